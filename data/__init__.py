@@ -1,0 +1,1 @@
+"""Data of the suite: the pocket model, claims, prompts, glossary and literature."""

@@ -1,0 +1,1 @@
+"""Pocket: the generator of its text, its training and its weights."""

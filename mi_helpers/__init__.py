@@ -1,0 +1,1 @@
+"""Thin helpers for mechanistic interpretability of GPT-2 small."""
