@@ -1,1 +1,1 @@
-"""Checks of the exercises, one module per notebook."""
+"""The checks of the exercises: a module ``nbNN`` for each notebook."""
