@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import os
 import threading
-import urllib.error
 import urllib.request
 from importlib import resources
 from pathlib import Path
@@ -96,9 +95,10 @@ def cached_snapshot(repo: str, revision: str | None) -> Path | None:
 
 
 def hub_answers() -> bool:
-    """Whether the hub answers one small request within PROBE_SECONDS.
+    """Whether the hub grants one small request within PROBE_SECONDS.
 
-    The request runs in a thread because the look-up of the host's name obeys no timeout.
+    A proxy's error page is no answer. The request runs in a thread because the look-up of the
+    host's name obeys no timeout.
     """
     offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
     if offline or constants.HF_HUB_OFFLINE:
@@ -106,12 +106,10 @@ def hub_answers() -> bool:
     answered = threading.Event()
 
     def ask() -> None:
-        request = urllib.request.Request(constants.ENDPOINT, method="HEAD")
+        url = f"{constants.ENDPOINT}/{GPT2_REPO}/resolve/{GPT2_REVISION}/config.json"
+        request = urllib.request.Request(url, method="HEAD")
         with contextlib.suppress(OSError):
-            try:
-                urllib.request.urlopen(request, timeout=PROBE_SECONDS).close()
-            except urllib.error.HTTPError:
-                pass  # an error page is an answer, too
+            urllib.request.urlopen(request, timeout=PROBE_SECONDS).close()
             answered.set()
 
     threading.Thread(target=ask, daemon=True).start()
