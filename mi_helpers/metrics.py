@@ -18,8 +18,8 @@ def logit_diff(
     logits: Logits,
     answer_tokens: Int[Tensor, "batch 2"],
     *,
-    position: int | Int[Tensor, "batch"] = -1,
-) -> Float[Tensor, "batch"]:
+    position: int | Int[Tensor, " batch"] = -1,
+) -> Float[Tensor, " batch"]:
     """Logit of the right answer minus logit of the wrong one; positive when the model is right.
 
     Equal to log(p_right / p_wrong): a constant added to all logits cancels, and the difference is
@@ -37,8 +37,8 @@ def logit_diff(
 
 
 def log_prob(
-    logits: Logits, tokens: Int[Tensor, "batch"], *, position: int | Int[Tensor, "batch"] = -1
-) -> Float[Tensor, "batch"]:
+    logits: Logits, tokens: Int[Tensor, " batch"], *, position: int | Int[Tensor, " batch"] = -1
+) -> Float[Tensor, " batch"]:
     """Log-probability of one token a prompt, in nats; at most 0. Errors as in `logit_diff`."""
     at = _at_position(logits, position)
     _check_answers(tokens, at)
@@ -46,15 +46,15 @@ def log_prob(
 
 
 def prob(
-    logits: Logits, tokens: Int[Tensor, "batch"], *, position: int | Int[Tensor, "batch"] = -1
-) -> Float[Tensor, "batch"]:
+    logits: Logits, tokens: Int[Tensor, " batch"], *, position: int | Int[Tensor, " batch"] = -1
+) -> Float[Tensor, " batch"]:
     """Probability of one token a prompt, from 0 to 1. Errors as in `logit_diff`."""
     return log_prob(logits, tokens, position=position).exp()
 
 
 def rank(
-    logits: Logits, tokens: Int[Tensor, "batch"], *, position: int | Int[Tensor, "batch"] = -1
-) -> Int[Tensor, "batch"]:
+    logits: Logits, tokens: Int[Tensor, " batch"], *, position: int | Int[Tensor, " batch"] = -1
+) -> Int[Tensor, " batch"]:
     """How many tokens have a higher logit: 0 is the top prediction. Errors as in `logit_diff`."""
     at = _at_position(logits, position)
     _check_answers(tokens, at)
@@ -80,8 +80,8 @@ def loss(
 
 
 def kl(
-    logits: Logits, reference: Logits, *, position: int | Int[Tensor, "batch"] = -1
-) -> Float[Tensor, "batch"]:
+    logits: Logits, reference: Logits, *, position: int | Int[Tensor, " batch"] = -1
+) -> Float[Tensor, " batch"]:
     """KL(reference || logits) in nats: how far a run moved from the reference run; 0 when equal.
 
     The reference distribution weighs the difference of log-probabilities, so it is never negative
@@ -100,7 +100,7 @@ def accuracy(
     logits: Logits,
     answer_tokens: Int[Tensor, "batch answer"],
     *,
-    position: int | Int[Tensor, "batch"] = -1,
+    position: int | Int[Tensor, " batch"] = -1,
 ) -> Float[Tensor, ""]:
     """Share of prompts whose right answer (column 0) beats every wrong one; a tie is not a win.
 
@@ -146,7 +146,7 @@ def recovery(
 
 
 def bootstrap_interval(
-    values: Float[Tensor, "sample"],
+    values: Float[Tensor, " sample"],
     *,
     confidence: float = 0.95,
     n_resamples: int = 2000,
@@ -174,7 +174,7 @@ def bootstrap_interval(
 
 
 def _at_position(
-    logits: Logits, position: int | Int[Tensor, "batch"]
+    logits: Logits, position: int | Int[Tensor, " batch"]
 ) -> Float[Tensor, "batch d_vocab"]:
     """The logits that are judged, after checking that they exist and are numbers."""
     if logits.ndim not in (2, 3) or logits.shape[0] == 0:
