@@ -77,9 +77,8 @@ class LogitAttribution:
     def cumulative(self) -> Float[Tensor, "batch half_layer"]:
         """The running total before each half-layer and at the end, `2 * n_layers + 1` entries.
 
-        In the order of `logit_lens(..., incl_mid=True)`: 0_pre, 0_mid, 1_pre, …, final_post. The
-        bias of the unembedding is in every entry, and every entry is divided by the *final*
-        LayerNorm scale, where the logit lens divides each by its own.
+        In the order of `logit_lens(..., incl_mid=True)`: 0_pre, 0_mid, 1_pre, …, final_post. All
+        have the unembedding's bias, and the *final* LayerNorm scale where the lens has each its own.
         """
         steps = torch.stack([self.heads.sum(-1) + self.attn_bias, self.mlps], dim=-1).flatten(1)
         start = (self.embed + self.pos + self.unembed_bias)[:, None]
@@ -130,11 +129,10 @@ def logit_attribution(
 ) -> LogitAttribution:
     """Direct logit attribution: what each component adds to the answer's logit at `position`.
 
-    `answer_tokens` holds the answer, or (right, wrong) for their logit difference. The logit is
-    linear in the *normalised* stream, and the final LayerNorm divides by a scale that depends on
-    the whole stream. That scale is frozen at the value it has in this run, so the parts sum to the
-    logit exactly; that a component also changes the scale is counted for nobody. The attribution
-    says what a component writes, not what would happen without it: later ones may respond to it.
+    `answer_tokens` holds the answer, or (right, wrong) for their logit difference. The final
+    LayerNorm divides by a scale that depends on the whole stream. It is frozen at its value in this
+    run, so that the parts sum to the logit exactly; what a component does to the scale is counted
+    for nobody. This says what a component writes, not what would happen without it.
 
     Raises:
         ValueError: as `decompose`, or answers that do not fit the tokens or the vocabulary.
