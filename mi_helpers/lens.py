@@ -78,7 +78,7 @@ class LogitAttribution:
         """The running total before each half-layer and at the end, `2 * n_layers + 1` entries.
 
         In the order of `logit_lens(..., incl_mid=True)`: 0_pre, 0_mid, 1_pre, …, final_post. All
-        have the unembedding's bias, and the *final* LayerNorm scale where the lens has each its own.
+        have the unembedding's bias, and the *final* LayerNorm scale; the lens uses its own in each.
         """
         steps = torch.stack([self.heads.sum(-1) + self.attn_bias, self.mlps], dim=-1).flatten(1)
         start = (self.embed + self.pos + self.unembed_bias)[:, None]
