@@ -91,7 +91,7 @@ def require_space(gigabytes: float) -> None:
 
 def check_machine(wanted: str) -> None:
     """Refuse what cannot work: an old Python, no venv module, a full disk."""
-    if sys.version_info < (3, 10):
+    if sys.version_info < (3, 10):  # noqa: UP036  (this file alone runs on older ones)
         raise SetupError(
             f"Python {platform.python_version()} at {sys.executable} is too old, 3.10 or newer is "
             "needed. With another one on this machine: make PYTHON=python3.12 lab"
