@@ -1,0 +1,32 @@
+"""Figures: data in, a `plotly` figure or self-contained HTML out; nothing is shown, no network used."""
+
+from __future__ import annotations
+
+from .attention import AttentionView, attention
+from .graphs import graph
+from .heatmaps import heatmap, token_table
+from .html import Html, link, table, tokens_coloured
+from .plots import bars, histogram, lines, scatter
+from .rendering import use_renderer
+from .widgets import Explorer, explore
+
+__all__ = [
+    "AttentionView",
+    "Explorer",
+    "Html",
+    "attention",
+    "bars",
+    "explore",
+    "graph",
+    "heatmap",
+    "histogram",
+    "lines",
+    "link",
+    "scatter",
+    "table",
+    "token_table",
+    "tokens_coloured",
+    "use_renderer",
+]
+
+use_renderer()

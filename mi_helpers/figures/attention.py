@@ -1,0 +1,169 @@
+"""Attention patterns with CircuitsVis, whose script is inlined once a page and never fetched."""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import json
+import sys
+from collections.abc import Sequence
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import plotly.graph_objects as go
+
+from .heatmaps import heatmap
+from .html import Html
+from .style import CARD, FONT, INK, POSITIVE, check_labels, to_array
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
+    from .style import Values
+
+_VIEW = """<figure style="margin:8px 0;padding:10px 16px;background-color:{card};color:{ink};border-radius:4px;\
+font-family:{font}"><figcaption style="font-size:15px;font-weight:600;text-align:left">{title}</figcaption>\
+<div class="mi-attention {key}" style="max-width:900px"><p style="font-size:13px">This view needs scripts: \
+run its cell, or trust the notebook, to see {count}.</p></div></figure>
+<script>(function () {{
+const page = window, waiting = page.miAttentionQueue = page.miAttentionQueue || [];
+{script}
+waiting.push(function (vis) {{
+  let tries = 0;
+  (function draw() {{
+    const places = document.querySelectorAll(".{key}:not([data-drawn])");
+    if (!places.length && tries++ < 50) return setTimeout(draw, 100);
+    for (const place of places) {{
+      page.miAttentionCount = (page.miAttentionCount || 0) + 1;
+      place.dataset.drawn = "yes";
+      place.textContent = "";
+      place.id = "mi-attention-" + page.miAttentionCount;
+      vis.render(place.id, vis.{element}, {props});
+    }}
+  }})();
+}});
+if (page.miCircuitsVis) while (waiting.length) waiting.shift()(page.miCircuitsVis);
+}})();</script>"""
+
+_LOAD = "if (!page.miCircuitsVis) page.miCircuitsVis = (function () {{ {bundle}\nreturn CircuitsVis; }})();"
+
+
+class AttentionView(Html):
+    """An interactive attention view. Jupyter draws it; `static()` is its twin without scripts."""
+
+    def __init__(
+        self,
+        pattern: Float[np.ndarray, "head q k"],
+        tokens: list[str],
+        heads: list[str],
+        title: str,
+    ) -> None:
+        self.pattern, self.tokens, self.heads, self.title = pattern, tokens, heads, title
+        super().__init__(self.to_html(script=True))
+
+    def to_html(self, *, script: bool) -> str:
+        """Return the view's HTML, with CircuitsVis inside or relying on an earlier view of the page."""
+        rounded = np.round(self.pattern, 3).tolist()
+        options: dict[str, Any] = dict(
+            tokens=self.tokens, minValue=-1, maxValue=1, positiveColor=POSITIVE
+        )
+        options |= dict(attention=rounded, attentionHeadNames=self.heads)
+        props = json.dumps(options, separators=(",", ":")).replace("<", "\\u003c")
+        return _VIEW.format(
+            card=CARD,
+            ink=INK,
+            font=html.escape(FONT),
+            title=html.escape(self.title),
+            props=props,
+            key="mi-" + hashlib.sha256(props.encode()).hexdigest()[:12],
+            element="AttentionHeads",
+            count=f"{len(self.heads)} head{'s' * (len(self.heads) != 1)} over {len(self.tokens)} tokens",
+            script=_LOAD.format(bundle=_bundle()) if script else "",
+        )
+
+    def static(self, heads: Sequence[str] | None = None) -> go.Figure:
+        """Return a plotly heatmap of up to four of the view's heads (the first ones, or by name)."""
+        chosen = list(heads or self.heads[:4])
+        if unknown := [name for name in chosen if name not in self.heads]:
+            raise KeyError(f"no such heads in this view: {unknown}; it has {self.heads}")
+        return heatmap(
+            self.pattern[[self.heads.index(name) for name in chosen]],
+            facets=chosen,
+            title=self.title,
+            x=self.tokens,
+            y=self.tokens,
+            xlabel="key",
+            ylabel="query",
+            colorbar="attention",
+            center=None,
+            limit=1.0,
+        )
+
+    def _repr_html_(self) -> str:
+        return self.to_html(script=_page_needs_script())
+
+
+def attention(
+    pattern: Values,
+    str_tokens: Sequence[str],
+    heads: Sequence[str] | None = None,
+    *,
+    title: str = "Attention patterns",
+) -> AttentionView:
+    """Show attention `pattern[head, query, key]` over `str_tokens`, the heads named by `heads`.
+
+    Hover or click a small pattern to see it large, with the token pair and the weight. The view's
+    `static()` is a plotly heatmap for places that run no scripts.
+    Raises ValueError for a pattern that is not square, does not fit the tokens, or holds values
+    outside [0, 1] (scores before the softmax).
+    """
+    array = to_array(pattern, "pattern")
+    array = array[None] if array.ndim == 2 else array
+    if array.ndim != 3 or array.shape[1] != array.shape[2]:
+        raise ValueError(
+            f"pattern must be [head, query, key] of one prompt, not shape {array.shape}"
+        )
+    if array.min() < -1e-4 or array.max() > 1 + 1e-3:
+        raise ValueError(
+            f"pattern holds values from {array.min():.3g} to {array.max():.3g}, outside [0, 1]; "
+            "pass the pattern after the softmax (hook_pattern), not the scores"
+        )
+    tokens = check_labels(str_tokens, array.shape[1], "str_tokens") or []
+    names = check_labels(heads, len(array), "heads") or [f"head {i}" for i in range(len(array))]
+    if len(set(names)) < len(names):
+        raise ValueError(f"heads must be distinct names: {names}")
+    return AttentionView(array, tokens, names, title)
+
+
+def _bundle() -> str:
+    """Return CircuitsVis's own browser bundle, made safe to stand inside a script element."""
+    source = files("circuitsvis").joinpath("dist", "cdn", "iife.js").read_text(encoding="utf-8")
+    return source.replace("</script", "<\\/script").split("//# sourceMappingURL")[0]
+
+
+def _page_needs_script() -> bool:
+    """Whether the next view must carry the bundle for the page it lands on to work by itself.
+
+    The first cell that shows a view carries it, and carries it again each time it is rerun, since
+    its old output is gone then. Colab shows each output in a frame of its own. The bookkeeping
+    lives on the IPython shell, so a restarted kernel starts afresh.
+    """
+    from IPython import get_ipython
+
+    shell = get_ipython()
+    kernel = getattr(shell, "kernel", None)
+    if kernel is None or "google.colab" in sys.modules:
+        return True
+    parent = kernel.get_parent() if hasattr(kernel, "get_parent") else {}
+    holder: tuple[str, str] | None = getattr(shell, "mi_attention_holder", None)
+    metadata = parent.get("metadata", {})
+    if parent.get("header", {}).get("msg_type") != "execute_request":  # a widget's callback
+        return holder is None
+    cell = metadata.get("cellId") or parent["content"]["code"]
+    run = parent["header"]["msg_id"]
+    gone = holder is None or holder[0] in metadata.get("deletedCells", ())
+    if gone or (holder[0] == cell and holder[1] != run):
+        shell.mi_attention_holder = (cell, run)
+        return True
+    return False
