@@ -1,0 +1,163 @@
+"""Choose an engine, check it against the bridge, and judge cells by metrics."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from mi_helpers.patching.fused import FusedGPT2
+from mi_helpers.patching.hooked import HookedEngine
+from mi_helpers.patching.metric import LinearMetric, Metric, evaluate, named, positions_of
+from mi_helpers.patching.resume import FusedEngine
+from mi_helpers.patching.runs import Cell, Edit, Run, checked_tokens
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+MEMORY = 512 * 2**20
+"""Working memory of a sweep, in bytes, unless told otherwise."""
+
+Engine = FusedEngine | HookedEngine
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A base run with an engine that reproduces it, and metrics checked on it.
+
+    Attributes:
+        base: The run that is patched.
+        metrics: By name.
+        values: Each metric on the base run, [batch].
+        tolerance: What rounding can change in a metric: 1e-5 of the largest logit, at least 1e-5.
+    """
+
+    engine: Engine
+    base: Run
+    metrics: Mapping[str, Metric]
+    values: Mapping[str, Float[Tensor, "batch"]]
+    tolerance: float
+
+    def run(self, tokens: Int[Tensor, "batch pos"]) -> Run:
+        """Another run of the same model."""
+        return self.engine.trace(tokens)
+
+    def judge(self, resid: Float[Tensor, "cell batch pos d_model"], name: str) -> Tensor:
+        """A metric, [cell batch], on final residual streams at the positions `reads`."""
+        metric = self.metrics[name]
+        n_pos = self.base.tokens.shape[1]
+        wanted = positions_of(metric, n_pos).start - self.reads.start
+        if isinstance(metric, LinearMetric):
+            gpt2 = self.engine.gpt2 if isinstance(self.engine, FusedEngine) else self.engine.model
+            direction, offset = metric.direction(gpt2.W_U, gpt2.b_U)
+            normed = self.engine.final_normed(resid[:, :, -1])
+            return torch.einsum("cbd,bd->cb", normed, direction) + offset
+        return torch.stack([evaluate(metric, self.engine.logits(one[:, wanted:])) for one in resid])
+
+    @property
+    def reads(self) -> slice:
+        """The positions that any of the metrics reads."""
+        n_pos = self.base.tokens.shape[1]
+        return slice(min(positions_of(m, n_pos).start for m in self.metrics.values()), n_pos)
+
+    def run_cells(
+        self, cells: Sequence[Cell], *, memory: int, progress: bool = False, label: str = ""
+    ) -> dict[str, Float[Tensor, "cell batch"]]:
+        """Every metric on every cell. The result is that of one plain forward pass per cell."""
+        batch = self.base.tokens.shape[0]
+        values = {name: torch.full((len(cells), batch), torch.nan) for name in self.metrics}
+        with torch.no_grad(), tqdm(total=len(cells), desc=label, disable=not progress) as bar:
+            for chunk, resid in self.engine.run_cells(self.base, cells, self.reads, memory):
+                for name in self.metrics:
+                    values[name][chunk] = self.judge(resid, name).cpu()
+                bar.update(len(chunk))
+        if any(torch.isnan(value).any() for value in values.values()):
+            raise RuntimeError("a cell was never run, or its metric is not a number")
+        return values
+
+
+def prepare(
+    model: TransformerBridge,
+    tokens: Int[Tensor, "batch pos"],
+    metric: Metric | Mapping[str, Metric],
+) -> Setup:
+    """Trace the base run and check everything that can be checked before a sweep.
+
+    The engine is the fused one for a GPT-2 whose logits it reproduces to rounding, otherwise the
+    bridge with hooks (as when hooks of your own are attached).
+
+    Raises:
+        ValueError: bad tokens; a metric that has the wrong shape, is not finite, or reads
+            positions that it does not name.
+    """
+    tokens = checked_tokens(model, tokens)
+    metrics = named(metric)
+    with torch.no_grad():
+        logits = model(tokens)
+        tolerance = 1e-5 * max(1.0, float(logits.abs().max()))
+        engine, base = _engine(model, tokens, logits, tolerance)
+        setup = Setup(engine, base, metrics, {}, tolerance)
+        values = {}
+        for name, one in metrics.items():
+            values[name] = evaluate(one, logits).cpu()
+            ours = setup.judge(base.final[None, :, setup.reads], name)[0].cpu()
+            if not torch.allclose(ours, values[name], rtol=1e-5, atol=10 * tolerance):
+                raise ValueError(
+                    f"metric {name!r} gives {values[name].tolist()} on all logits but "
+                    f"{ours.tolist()} on those it is said to read: name the positions in an "
+                    "attribute `positions` (None means all)"
+                )
+            values[name] = ours
+    return Setup(engine, base, metrics, values, tolerance)
+
+
+def _engine(
+    model: TransformerBridge, tokens: Tensor, logits: Tensor, tolerance: float
+) -> tuple[Engine, Run]:
+    """The fastest engine that gives the bridge's logits, with its trace of the run."""
+    if FusedGPT2.supports(model):
+        fused = FusedEngine(FusedGPT2(model))
+        base = fused.trace(tokens)
+        worst = float((fused.logits(base.final) - logits).abs().max())
+        if worst <= 10 * tolerance:
+            return fused, base
+        warnings.warn(
+            f"the fused pass differs from the model by {worst:.2g}: are hooks attached? Patching "
+            "goes through the model itself, which is slower",
+            stacklevel=4,
+        )
+    hooked = HookedEngine(model)
+    base = hooked.trace(tokens)
+    worst = float((hooked.logits(base.final) - logits).abs().max())
+    if worst > 10 * tolerance:
+        raise ValueError(
+            f"the final residual stream gives other logits than the model (off by {worst:.2g}): "
+            "this architecture does more after its last block than normalise and unembed"
+        )
+    return hooked, base
+
+
+def assert_self_patch(setup: Setup, cells: Sequence[Cell], memory: int) -> None:
+    """Patching a run with itself must change nothing; RuntimeError when it does.
+
+    The first and the last cell go the whole way through the engine with their values replaced by
+    the base run's own activations; nothing is skipped for being unchanged.
+    """
+    own = [
+        tuple(_own_value(setup.base, edit) for edit in cell)
+        for cell in {id(cell): cell for cell in (cells[0], cells[-1])}.values()
+    ]
+    for name, values in setup.run_cells(own, memory=memory).items():
+        worst = float((values - setup.values[name]).abs().max())
+        if worst > setup.tolerance:
+            raise RuntimeError(f"patching a run with itself moved {name!r} by {worst:.2g}")
+
+
+def _own_value(base: Run, edit: Edit) -> Edit:
+    return replace(edit, value=base.get(edit.site, edit.layer), forced=True)
