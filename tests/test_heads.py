@@ -1,0 +1,531 @@
+"""Heads: every helper against a loop written out here, and its behaviour on bad input."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mi_helpers import heads
+
+PAIR = (0, 1), (1, 2)
+
+
+@pytest.fixture
+def tokens(tiny_model):
+    return heads.repeated_tokens(tiny_model, 12, batch=3, seed=3)
+
+
+def run(model, tokens, *names):
+    return model.run_with_cache(tokens, names_filter=list(names))[1]
+
+
+def every_head(model):
+    return [(i, j) for i in range(model.cfg.n_layers) for j in range(model.cfg.n_heads)]
+
+
+# Tokens and targets
+
+
+@pytest.mark.parametrize("bos", [True, False])
+def test_repeated_tokens_say_distinct_ordinary_tokens_twice(tiny_model, bos):
+    tokens = heads.repeated_tokens(tiny_model, 10, batch=4, seed=1, bos=bos)
+    first, second = tokens[:, bos : 10 + bos], tokens[:, 10 + bos :]
+    assert tokens.shape == (4, 20 + bos) and torch.equal(first, second)
+    assert all(len(row.unique()) == 10 for row in first)
+    special = tiny_model.tokenizer.bos_token_id
+    assert (first != special).all() and (tokens[:, 0] == special).all() == bos
+    assert torch.equal(tokens, heads.repeated_tokens(tiny_model, 10, batch=4, seed=1, bos=bos))
+    assert not torch.equal(tokens, heads.repeated_tokens(tiny_model, 10, batch=4, seed=2, bos=bos))
+
+
+@pytest.mark.parametrize(("length", "batch"), [(0, 1), (3, 0), (32, 1)])
+def test_repeated_tokens_that_cannot_be_are_refused(tiny_model, length, batch):
+    with pytest.raises(ValueError, match=rf"{batch} sequences of 2 × {length} .* 64"):
+        heads.repeated_tokens(tiny_model, length, batch)
+
+
+def naive_target(row: list[int], query: int, key: int, kind: str) -> bool:
+    if key > query:
+        return False
+    return {
+        "previous_token": key == query - 1,
+        "current_token": key == query,
+        "first_token": key == 0 and query > 0,
+        "duplicate_token": key < query and row[key] == row[query],
+        "induction": 1 <= key < query and row[key - 1] == row[query],
+    }[kind]
+
+
+@given(
+    rows=st.integers(1, 9).flatmap(
+        lambda n: st.lists(
+            st.lists(st.integers(0, 3), min_size=n, max_size=n), min_size=1, max_size=3
+        )
+    ),
+    kind=st.sampled_from(heads.KINDS),
+)
+@settings(max_examples=60, deadline=None)
+def test_targets_are_what_their_names_say(rows, kind):
+    mask = heads.token_targets(torch.tensor(rows), kind)
+    for b, row in enumerate(rows):
+        for query in range(len(row)):
+            for key in range(len(row)):
+                want = naive_target(row, query, key, kind)
+                assert mask[b, query, key] == want, (query, key)
+
+
+def test_offset_targets_are_one_diagonal():
+    mask = heads.offset_targets(torch.zeros(2, 6, dtype=torch.long), -4)
+    assert mask.shape == (2, 6, 6)
+    assert mask[1].nonzero().tolist() == [[4, 0], [5, 1]]
+
+
+def test_the_published_stripe_is_prefix_matching_and_one_query_more(tiny_model):
+    tokens = heads.repeated_tokens(tiny_model, 9, batch=2, bos=False)
+    matching = heads.token_targets(tokens, "induction")
+    stripe = heads.offset_targets(tokens, 1 - 9)
+    assert (stripe & ~matching).nonzero().tolist() == [[0, 8, 0], [1, 8, 0]]
+    assert not (matching & ~stripe).any()
+
+
+@pytest.mark.parametrize("offset", [1, -6])
+def test_an_offset_outside_the_pattern_is_refused(offset):
+    with pytest.raises(ValueError, match=f"got {offset}"):
+        heads.offset_targets(torch.zeros(1, 6, dtype=torch.long), offset)
+
+
+def test_an_unknown_kind_is_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match="'prefix'.*induction"):
+        heads.token_targets(torch.zeros(1, 4, dtype=torch.long), "prefix")
+
+
+# Attention scores
+
+
+def test_attention_scores_equal_a_loop(tiny_model, tokens):
+    scores = heads.attention_scores(tiny_model, tokens)
+    assert set(scores) == set(heads.KINDS)
+    for layer, head in every_head(tiny_model):
+        name = f"blocks.{layer}.attn.hook_pattern"
+        pattern = run(tiny_model, tokens, name)[name][:, head]
+        for kind, table in scores.items():
+            attended = []
+            for b, row in enumerate(tokens.tolist()):
+                for q in range(len(row)):
+                    keys = [k for k in range(len(row)) if naive_target(row, q, k, kind)]
+                    if keys:
+                        attended.append(sum(pattern[b, q, k].item() for k in keys))
+            assert table[layer, head].item() == pytest.approx(
+                sum(attended) / len(attended), abs=1e-5
+            )
+
+
+def test_attention_on_everything_visible_is_all_of_it(tiny_model, tokens):
+    everything = torch.ones(25, 25).tril().bool().expand(3, -1, -1)
+    scores = heads.attention_scores(
+        tiny_model,
+        tokens,
+        {"all": everything, "self": heads.token_targets(tokens, "current_token")},
+    )
+    assert torch.allclose(scores["all"], torch.ones(2, 4), atol=1e-5)
+    assert (scores["self"] < 0.9).all()
+
+
+def test_a_constructed_pattern_gets_full_marks(tiny_model, tokens):
+    """The pattern is replaced by the targets themselves: 1 for that head, and only for it."""
+    wanted = heads.token_targets(tokens, "induction").float()
+
+    def perfect(pattern, hook):
+        pattern = pattern.clone()
+        pattern[:, 2] = wanted
+        return pattern
+
+    tiny_model.add_hook("blocks.1.attn.hook_pattern", perfect)
+    induction = heads.attention_scores(tiny_model, tokens)["induction"]
+    assert induction[1, 2].item() == pytest.approx(1)
+    assert heads.top_heads(induction, 1)[0][0] == (1, 2)
+    induction[1, 2] = 0
+    assert induction.max() < 0.5
+
+
+def test_kinds_without_a_target_are_left_out(tiny_model):
+    scores = heads.attention_scores(tiny_model, torch.tensor([[0, 5, 6, 7]]))
+    assert set(scores) == {"previous_token", "current_token", "first_token"}
+
+
+def test_masks_that_do_not_fit_are_refused_before_the_run(tiny_model, tokens):
+    tiny_model.add_hook("hook_embed", lambda *_, hook: pytest.fail("the model was run"))
+    with pytest.raises(ValueError, match=r"mine: targets must be \[3, 25, 25\], got \[3, 4, 4\]"):
+        heads.attention_scores(tiny_model, tokens, {"mine": torch.ones(3, 4, 4).bool()})
+    with pytest.raises(ValueError, match="mine: no position"):
+        heads.attention_scores(tiny_model, tokens, {"mine": torch.zeros(3, 25, 25).bool()})
+
+
+@pytest.mark.parametrize("bad", [torch.zeros(0, 4).long(), torch.zeros(4).long(), torch.ones(1, 4)])
+def test_bad_tokens_are_refused(tiny_model, bad):
+    for helper in (heads.attention_scores, heads.positional_overlap):
+        with pytest.raises(ValueError, match="tokens"):
+            helper(tiny_model, bad)
+
+
+def test_top_heads_are_in_order():
+    scores = torch.tensor([[0.1, 0.9], [0.5, 0.2]])
+    assert [head for head, _ in heads.top_heads(scores, 3)] == [(0, 1), (1, 0), (1, 1)]
+    for bad, k in ((scores, 5), (scores, 0), (scores[0], 1), (scores * torch.nan, 1)):
+        with pytest.raises(ValueError):
+            heads.top_heads(bad, k)
+
+
+# Positions alone
+
+
+def test_positional_overlap_equals_a_loop(tiny_model, tokens):
+    overlap = heads.positional_overlap(tiny_model, tokens)
+    name = "blocks.1.attn.hook_pattern"
+    pattern = run(tiny_model, tokens, name)[name]
+    tiny_model.add_hook(
+        "hook_embed",
+        lambda embed, hook: tiny_model.W_E.mean(0).expand_as(embed),
+        is_permanent=False,
+    )
+    alone = run(tiny_model, tokens, name)[name]
+    tiny_model.reset_hooks()
+    shares = [
+        sum(
+            min(a, b)
+            for a, b in zip(pattern[n, 3, q].tolist(), alone[n, 3, q].tolist(), strict=True)
+        )
+        for n in range(len(tokens))
+        for q in range(1, tokens.shape[1])
+    ]
+    assert overlap[1, 3].item() == pytest.approx(sum(shares) / len(shares), abs=1e-5)
+
+
+def test_a_head_that_ignores_the_tokens_is_explained_by_positions(tiny_model, tokens):
+    def by_position(pattern, hook):
+        pattern = pattern.clone()
+        pattern[:, 0] = torch.eye(pattern.shape[-1])
+        return pattern
+
+    tiny_model.add_hook("blocks.0.attn.hook_pattern", by_position)
+    overlap = heads.positional_overlap(tiny_model, tokens)
+    assert overlap[0, 0].item() == pytest.approx(1)
+    assert (overlap[0, 1:] < 0.999).all()
+
+
+# QK and OV circuits
+
+
+def test_circuits_rebuild_scores_and_outputs_of_every_head(tiny_model, tokens):
+    for layer, head in every_head(tiny_model):
+        block = f"blocks.{layer}.attn"
+        cache = run(
+            tiny_model,
+            tokens,
+            f"blocks.{layer}.ln1.hook_normalized",
+            *(f"{block}.{hook}" for hook in ("hook_attn_scores", "hook_pattern", "hook_z")),
+        )
+        x = heads.with_one(cache[f"blocks.{layer}.ln1.hook_normalized"])
+        scores = x @ heads.qk_circuit(tiny_model, (layer, head)) @ x.mT
+        causal = torch.ones(scores.shape[-2:]).tril().bool()
+        want = cache[f"{block}.hook_attn_scores"][:, head]
+        assert torch.allclose(scores[:, causal], want[:, causal], atol=1e-5)
+        output = cache[f"{block}.hook_pattern"][:, head] @ (
+            x @ heads.ov_circuit(tiny_model, (layer, head))
+        )
+        want = cache[f"{block}.hook_z"][:, :, head] @ tiny_model.W_O[layer, head]
+        assert torch.allclose(output, want, atol=1e-5)
+        bare = x[..., :-1] @ heads.qk_circuit(tiny_model, (layer, head))[:-1, :-1] @ x[..., :-1].mT
+        assert not torch.allclose(bare, scores, atol=1e-3), "the biases must matter"
+
+
+@pytest.mark.parametrize("circuit", ["OV", "QK"])
+def test_singular_directions_are_those_of_the_whole_matrix(tiny_model, circuit):
+    whole = {"OV": heads.ov_circuit, "QK": heads.qk_circuit}[circuit](tiny_model, (1, 3))
+    whole = whole[:32, :32]
+    found = heads.singular_directions(tiny_model, (1, 3), circuit)
+    assert torch.allclose(found.strength, torch.linalg.svdvals(whole)[:8], atol=1e-5)
+    rebuilt = found.first.T @ (found.strength[:, None] * found.second)
+    assert torch.allclose(rebuilt, whole, atol=1e-5)
+    for side in (found.first, found.second):
+        assert torch.allclose(side @ side.T, torch.eye(8), atol=1e-5)
+    assert len(heads.singular_directions(tiny_model, (1, 3), circuit, 2).first) == 2
+
+
+def test_copying_eigenvalues_are_those_of_the_whole_matrix(tiny_model):
+    with_vocabulary = heads.copying_eigenvalues(tiny_model)
+    without = heads.copying_eigenvalues(tiny_model, vocabulary=False)
+    for layer, head in ((0, 0), (1, 2)):
+        ov = heads.ov_circuit(tiny_model, (layer, head))[:-1]
+        for table, matrix in (
+            (with_vocabulary, tiny_model.W_E @ ov @ tiny_model.W_U),
+            (without, ov),
+        ):
+            values = torch.linalg.eigvals(matrix.double())
+            want = values.real.sum() / values.abs().sum()
+            assert table[layer, head].item() == pytest.approx(want.item(), abs=1e-4)
+    assert (with_vocabulary - without).abs().max() > 1e-2
+
+
+def bridge_of(W_E, W_V, W_O, W_U):
+    """A stand-in with one layer of one head, made of given matrices."""
+    factors = SimpleNamespace(A=W_V[None, None], B=W_O[None, None])
+    config = SimpleNamespace(n_layers=1, n_heads=1, d_vocab=len(W_E), d_model=W_E.shape[1])
+    return SimpleNamespace(W_E=W_E, W_U=W_U, OV=factors, cfg=config)
+
+
+@pytest.mark.parametrize(("sign", "eigen", "percentile"), [(1.0, 1.0, 1.0), (-1.0, -1.0, 0.0)])
+def test_a_head_built_to_copy_scores_1_and_one_built_to_suppress_the_least(sign, eigen, percentile):
+    basis = torch.eye(6)
+    model = bridge_of(basis, basis, sign * basis, basis)
+    assert heads.copying_eigenvalues(model).item() == pytest.approx(eigen)
+    assert heads.copying_percentiles(model, torch.arange(6)).item() == pytest.approx(percentile)
+
+
+def test_the_two_copying_measures_can_disagree():
+    """Each token raises itself by 1 and its neighbour by 2: copying by trace, never on top."""
+    basis = torch.eye(6)
+    model = bridge_of(basis, basis, basis + 2 * basis.roll(1, 0), basis)
+    assert heads.copying_eigenvalues(model).item() > 0.4
+    assert heads.copying_percentiles(model, torch.arange(6)).item() == pytest.approx(0.8)
+
+
+def test_copying_percentiles_equal_a_loop(tiny_model):
+    some = torch.tensor([3, 14, 200, 60, 7])
+    got = heads.copying_percentiles(tiny_model, some)
+    ov = heads.ov_circuit(tiny_model, (1, 1))[:-1]
+    logits = (tiny_model.W_E[some] @ ov @ tiny_model.W_U)[:, some].tolist()
+    below = [sum(other < row[i] for other in row) / 4 for i, row in enumerate(logits)]
+    assert got[1, 1].item() == pytest.approx(sum(below) / 5)
+
+
+def test_copying_through_the_first_mlp_reads_what_later_heads_see(tiny_model):
+    some = torch.tensor([3, 14, 200, 60, 7, 9, 80])
+    block = tiny_model.blocks[0]
+    read = tiny_model.W_E[some] + block.mlp(block.ln2(tiny_model.W_E[some][None]))[0]
+    logits = read @ heads.ov_circuit(tiny_model, (1, 1))[:-1] @ tiny_model.W_U[:, some]
+    want = (logits < logits.diagonal()[:, None]).float().sum(-1).mean() / 6
+    got = heads.copying_percentiles(tiny_model, some, through_mlp0=True)[1, 1]
+    assert got.item() == pytest.approx(want.item(), abs=1e-5)
+
+
+def test_top_tokens_and_skip_trigrams_equal_the_whole_tables(tiny_model):
+    head, some = (1, 0), torch.tensor([20, 300])
+    ov = tiny_model.W_E @ heads.ov_circuit(tiny_model, head)[:-1] @ tiny_model.W_U
+    qk = tiny_model.W_E @ heads.qk_circuit(tiny_model, head)[:-1, :-1] @ tiny_model.W_E.T
+    written = heads.ov_top_tokens(tiny_model, head, some, 4)
+    rows = heads.skip_trigrams(tiny_model, head, some, 2)
+    for token, top, row in zip(some.tolist(), written, rows, strict=True):
+        assert top["reads"] == row["source"] == tiny_model.tokenizer.decode([token])
+        assert top["writes"] == heads.token_names(tiny_model, ov[token].topk(4).indices)
+        assert row["destinations"] == heads.token_names(tiny_model, qk[:, token].topk(2).indices)
+        assert row["outputs"] == top["writes"][:2]
+
+
+@pytest.mark.parametrize("bad", [(2, 0), (0, 4), (-1, 0)])
+def test_a_head_that_does_not_exist_is_refused(tiny_model, tokens, bad):
+    name = f"no head L{bad[0]}H{bad[1]} .*layers 0..1 of heads 0..3"
+    calls = [
+        lambda: heads.qk_circuit(tiny_model, bad),
+        lambda: heads.ov_circuit(tiny_model, bad),
+        lambda: heads.singular_directions(tiny_model, bad),
+        lambda: heads.ov_top_tokens(tiny_model, bad, tokens[0]),
+        lambda: heads.virtual_head(tiny_model, tokens, bad, (1, 0)),
+        lambda: heads.ablate(tiny_model, [bad]).__enter__(),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match=name):
+            call()
+
+
+def test_other_bad_arguments_are_refused(tiny_model):
+    outside, inside = torch.tensor([9999]), torch.tensor([3])
+    for call, message in [
+        (lambda: heads.singular_directions(tiny_model, (0, 0), "VO"), "'VO'"),
+        (lambda: heads.singular_directions(tiny_model, (0, 0), k=9), "d_head = 8, got 9"),
+        (lambda: heads.copying_percentiles(tiny_model, inside), "one token"),
+        (lambda: heads.copying_percentiles(tiny_model, outside), "9999"),
+        (lambda: heads.ov_top_tokens(tiny_model, (0, 0), torch.zeros(0).long()), "list of token"),
+        (lambda: heads.composition_scores(tiny_model, "QX"), "'QX'"),
+        (lambda: heads.composition_baseline(tiny_model, draws=0), "got 0"),
+        (lambda: heads.positional_overlap(tiny_model, inside[None]), "one token"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            call()
+
+
+# Composition
+
+
+def test_composition_scores_equal_a_loop_over_whole_matrices(tiny_model):
+    scores = heads.composition_scores(tiny_model)
+    for i in range(4):
+        written = heads.ov_circuit(tiny_model, (0, i))[:-1]
+        for j in range(4):
+            qk = heads.qk_circuit(tiny_model, (1, j))[:-1, :-1]
+            ov = heads.ov_circuit(tiny_model, (1, j))[:-1]
+            for kind, read in (("Q", qk), ("K", qk.T), ("V", ov)):
+                want = (written @ read).norm() / (written.norm() * read.norm())
+                assert scores[kind][0, i, 1, j].item() == pytest.approx(want.item(), abs=1e-5)
+    for table in scores.values():
+        assert table[0, :, 0].abs().max() == 0 and table[1].abs().max() == 0
+
+
+def test_composition_scores_equal_the_library(tiny_model):
+    for kind, table in heads.composition_scores(tiny_model).items():
+        assert torch.allclose(table, tiny_model.all_composition_scores(kind).scores, atol=1e-6)
+
+
+def bridge_with_layers(n_layers, n_heads, d_model, d_head, seed):
+    """A stand-in of random matrices, to reach shapes that no small checkpoint has."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def factors():
+        a = torch.randn(n_layers, n_heads, d_model, d_head, generator=generator)
+        return SimpleNamespace(A=a, B=torch.randn(*a.mT.shape, generator=generator))
+
+    config = SimpleNamespace(n_layers=n_layers, n_heads=n_heads, d_model=d_model)
+    return SimpleNamespace(OV=factors(), QK=factors(), cfg=config)
+
+
+@given(
+    shape=st.tuples(
+        st.integers(1, 4),
+        st.integers(1, 3),
+        st.integers(2, 9),
+        st.integers(1, 3),
+        st.integers(0, 9),
+    ),
+    scale=st.floats(0.01, 100),
+)
+@settings(max_examples=25, deadline=None)
+def test_composition_scores_ignore_scale_and_stay_between_0_and_1(shape, scale):
+    n_layers, n_heads, d_model, d_head, seed = shape
+    model = bridge_with_layers(n_layers, n_heads, d_model, min(d_head, d_model), seed)
+    before = heads.composition_scores(model)
+    model.OV.A, model.QK.B = model.OV.A * scale, model.QK.B * scale
+    for kind, after in heads.composition_scores(model).items():
+        assert torch.allclose(before[kind], after, atol=1e-4)
+        assert after.min() >= 0 and after.max() <= 1 + 1e-5
+
+
+def test_aligned_heads_compose_fully_and_orthogonal_ones_not_at_all():
+    model = bridge_with_layers(2, 2, 4, 1, 0)
+    e = torch.eye(4)
+    model.OV.A[:], model.OV.B[:] = e[0][:, None], e[1][None]  # reads axis 0, writes axis 1
+    model.QK.A[:], model.QK.B[:] = e[2][:, None], e[3][None]
+    model.QK.B[1, 1] = e[1][None]  # L1H1's keys read axis 1, its queries do not
+    scores = heads.composition_scores(model)
+    assert scores["K"][0, :, 1, 1].tolist() == [1, 1] and scores["K"][0, :, 1, 0].max() == 0
+    assert scores["Q"].abs().max() == 0 and scores["V"].abs().max() == 0
+
+
+def test_the_baseline_has_the_mean_square_that_chance_has_and_repeats():
+    model = bridge_with_layers(4, 4, 24, 2, 1)
+    baseline = heads.composition_baseline(model, "KV", draws=6, seed=5)
+    for sample in baseline.values():
+        assert len(sample) == 6 * 16 * 16
+        assert sample.square().mean().item() == pytest.approx(1 / 24, rel=0.1)
+        assert 0 < sample.std() < 0.2
+    again = heads.composition_baseline(model, "KV", draws=6, seed=5)
+    other = heads.composition_baseline(model, "KV", draws=6, seed=6)
+    assert torch.equal(baseline["K"], again["K"]) and not torch.equal(baseline["K"], other["K"])
+
+
+@pytest.mark.slow
+def test_composition_of_gpt2_small_is_fast_and_small():
+    script = Path(__file__).resolve().parents[1] / "benchmarks" / "bench_composition.py"
+    command = [sys.executable, str(script), "--no-library"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    report = json.loads(done.stdout)
+    assert report["pairs"] == 66 * 144 and report["peak_gib"] < 2
+    assert report["helper_s"] > 0, "the time is reported, not judged"
+
+
+# Virtual heads
+
+
+def test_a_virtual_head_predicts_the_isolated_path(tiny_model, tokens):
+    virtual = heads.virtual_head(tiny_model, tokens, *PAIR)
+    measured = heads.isolated_path(tiny_model, tokens, *PAIR)
+    assert torch.allclose(virtual.output, measured, atol=1e-6) and measured.abs().max() > 1e-4
+    other = heads.virtual_head(tiny_model, tokens, (0, 2), (1, 2))
+    assert not torch.allclose(other.output, measured, atol=1e-5)
+    assert virtual.ov.shape == (33, 32) and torch.linalg.matrix_rank(virtual.ov) <= 8
+    assert torch.equal(virtual.pattern, virtual.pattern.tril())
+
+
+def test_isolating_a_path_leaves_no_hook_behind(tiny_model, tokens):
+    before = tiny_model(tokens)
+    heads.isolated_path(tiny_model, tokens, *PAIR)
+    assert torch.equal(tiny_model(tokens), before)
+
+
+def test_heads_of_one_layer_form_no_virtual_head(tiny_model, tokens):
+    for helper in (heads.virtual_head, heads.isolated_path):
+        with pytest.raises(ValueError, match="L1H1 cannot read what L1H0 writes"):
+            helper(tiny_model, tokens, (1, 0), (1, 1))
+
+
+# Ablation
+
+
+def test_ablation_silences_these_heads_and_no_other(tiny_model, tokens):
+    names = [f"blocks.{layer}.attn.hook_z" for layer in (0, 1)]
+    before = run(tiny_model, tokens, *names)
+    with heads.ablate(tiny_model, [(0, 1), (0, 3)]) as firings:
+        after = run(tiny_model, tokens, *names)
+    assert firings.count == 1
+    assert after[names[0]][:, :, [1, 3]].abs().max() == 0
+    assert torch.equal(after[names[0]][:, :, [0, 2]], before[names[0]][:, :, [0, 2]])
+    assert not torch.allclose(after[names[1]], before[names[1]])
+    assert torch.equal(run(tiny_model, tokens, names[0])[names[0]], before[names[0]])
+
+
+def test_mean_ablation_writes_the_mean_of_the_reference(tiny_model, tokens):
+    reference = heads.repeated_tokens(tiny_model, 5, batch=2, seed=8)
+    name = "blocks.1.attn.hook_z"
+    z = run(tiny_model, reference, name)[name][:, :, 2]
+    mean = torch.stack([z[b, p] for b in range(z.shape[0]) for p in range(z.shape[1])]).mean(0)
+    with heads.ablate(tiny_model, [(1, 2)], reference=reference):
+        ablated = run(tiny_model, tokens, name)[name][:, :, 2]
+    assert torch.allclose(ablated, mean.expand_as(ablated), atol=1e-6) and mean.abs().max() > 1e-3
+
+
+def test_zero_ablation_equals_cutting_the_head_off_its_output(tiny_model, tokens):
+    with heads.ablate(tiny_model, [(1, 2)]):
+        ablated = tiny_model(tokens)
+
+    def cut(z, hook):
+        return torch.cat([z[:, :, :2], torch.zeros_like(z[:, :, 2:3]), z[:, :, 3:]], dim=2)
+
+    by_hand = tiny_model.run_with_hooks(tokens, fwd_hooks=[("blocks.1.attn.hook_z", cut)])
+    assert torch.equal(ablated, by_hand)
+    assert not torch.allclose(ablated, tiny_model(tokens), atol=1e-4)
+
+
+def test_an_ablation_that_never_ran_is_an_error(tiny_model):
+    with pytest.raises(RuntimeError, match="L0H1, L1H2: the ablation never ran"):
+        with heads.ablate(tiny_model, list(PAIR)):
+            pass
+
+
+def test_an_error_inside_the_block_is_not_hidden(tiny_model, tokens):
+    before = tiny_model(tokens)
+    with pytest.raises(KeyError, match="mine"):
+        with heads.ablate(tiny_model, [(0, 0)]):
+            raise KeyError("mine")
+    assert torch.equal(tiny_model(tokens), before)
+
+
+def test_ablating_nothing_is_refused(tiny_model):
+    with pytest.raises(ValueError, match="no head to ablate"):
+        heads.ablate(tiny_model, []).__enter__()
