@@ -1,0 +1,253 @@
+"""The files that describe the environment, the commands and the package agree with one another."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.markers import default_environment
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+import mi_helpers
+
+try:
+    import tomllib
+except ModuleNotFoundError:  # Python 3.10
+    import tomli as tomllib  # type: ignore[no-redef]
+
+ROOT = Path(__file__).resolve().parents[1]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PROJECT = PYPROJECT["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+PYTHONS = ("3.10", "3.11", "3.12", "3.13")
+URL = PROJECT["urls"]["Repository"]
+
+
+def requirements(lines: list[str]) -> dict[str, Requirement]:
+    found = [Requirement(line) for line in lines]
+    return {canonicalize_name(requirement.name): requirement for requirement in found}
+
+
+def conda() -> tuple[list[str], list[str], list[str]]:
+    """environment.yml: conda's packages, pip's options, pip's requirements."""
+    listed = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))["dependencies"]
+    packages = [entry for entry in listed if isinstance(entry, str)]
+    [pip] = [entry["pip"] for entry in listed if isinstance(entry, dict)]
+    return (
+        packages,
+        [line for line in pip if line.startswith("-")],
+        [line for line in pip if not line.startswith("-")],
+    )
+
+
+def locked(python: str) -> dict[str, Version]:
+    """requirements.lock as one Python on Linux sees it."""
+    environment = default_environment() | {
+        "python_version": python,
+        "python_full_version": f"{python}.9",
+        "sys_platform": "linux",
+        "platform_machine": "x86_64",
+    }
+    versions: dict[str, Version] = {}
+    for line in (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines():
+        if not line or line.startswith("#"):
+            continue
+        requirement = Requirement(line)
+        if requirement.marker and not requirement.marker.evaluate(environment):  # type: ignore[arg-type]
+            continue
+        [pin] = requirement.specifier
+        name = canonicalize_name(requirement.name)
+        assert pin.operator == "==" and name not in versions, line
+        versions[name] = Version(pin.version)
+    return versions
+
+
+def test_environment_yml_asks_for_what_pyproject_asks_for():
+    packages, options, lines = conda()
+    wanted = requirements(PROJECT["dependencies"] + EXTRAS["lab"])
+    assert {str(r) for r in requirements(lines).values()} == {str(r) for r in wanted.values()}
+    [python] = [Requirement(p) for p in packages if p.startswith("python")]
+    assert PROJECT["requires-python"] in str(python.specifier).split(",")
+    assert {"--editable .", "--constraint requirements.lock"} <= set(options)
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_lock_pins_every_dependency_inside_its_range(python):
+    pins = locked(python)
+    for requirement in map(Requirement, PROJECT["dependencies"] + sum(EXTRAS.values(), [])):
+        if requirement.marker and not requirement.marker.evaluate({"python_version": python}):
+            continue
+        name = canonicalize_name(requirement.name)
+        assert name in pins, f"{name} is not in requirements.lock: run `make lock`"
+        assert pins[name] in requirement.specifier, f"{name} {pins[name]} is not {requirement}"
+
+
+def test_lock_serves_any_machine():
+    text = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    assert not re.search(r"\+cpu|\+cu\d|file:|https?:|--index|--find-links| @ ", text)
+    assert not re.search(r"^(nvidia|cuda|triton)", text, re.M)
+    assert re.search(r"^torch==\d+\.\d+\.\d+$", text, re.M)
+
+
+def test_floors_admit_colab():
+    ranges = requirements(PROJECT["dependencies"])
+    lines = (ROOT / "tests/data/colab-2026-08.txt").read_text(encoding="utf-8").splitlines()
+    for line in lines:
+        if line and not line.startswith("#"):
+            colab = Requirement(line)
+            [release] = colab.specifier
+            assert Version(release.version) in ranges[colab.name].specifier, line
+
+
+def test_every_import_is_declared():
+    """What the package imports is declared, so that no dependency is there by luck."""
+    provides = {"sklearn": "scikit-learn", "IPython": "ipython"}
+    declared = set(requirements(PROJECT["dependencies"])) | {"mi-helpers"}
+    for path in [*(ROOT / "mi_helpers").rglob("*.py"), *(ROOT / "data").rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                names = [node.module or ""]
+            for name in (name.split(".")[0] for name in names):
+                if name in sys.stdlib_module_names or name in {"mi_helpers", "mi_data"}:
+                    continue
+                package = canonicalize_name(provides.get(name, name))
+                assert package in declared, f"{path.relative_to(ROOT)} imports {name}"
+
+
+def test_python_floor_is_the_same_everywhere():
+    floor = PROJECT["requires-python"].removeprefix(">=")
+    assert PYPROJECT["tool"]["mypy"]["python_version"] == floor
+    assert PYPROJECT["tool"]["ruff"]["target-version"] == "py" + floor.replace(".", "")
+    assert f"sys.version_info < ({floor.replace('.', ', ')})" in (
+        ROOT / "tools/setup_env.py"
+    ).read_text(encoding="utf-8")
+    workflow = (ROOT / ".github/workflows/quick.yml").read_text(encoding="utf-8")
+    for job in ("locked", "ranges"):
+        matrix = yaml.safe_load(workflow)["jobs"][job]["strategy"]["matrix"]
+        assert matrix["python"][0] == floor
+
+
+def test_versions_agree():
+    assert mi_helpers.__version__ == PROJECT["version"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == PROJECT["version"]
+    assert citation["repository-code"] == URL
+    assert citation["license"] == PROJECT["license"]
+
+
+def test_pre_commit_runs_the_locked_versions():
+    config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    pins = locked("3.12")
+    for name in ("ruff", "nbstripout"):
+        [revision] = [repo["rev"] for repo in config["repos"] if name in repo["repo"]]
+        assert Version(revision) == pins[name]
+
+
+def test_no_other_repository_address_is_written_down():
+    owner = URL.removeprefix("https://github.com/").split("/")[0]
+    for name in ("README.md", "CONTRIBUTING.md", "CITATION.cff"):
+        text = (ROOT / name).read_text(encoding="utf-8")
+        for address in re.findall(rf"github(?:\.com)?/{owner}/[\w-]+", text):
+            assert address.endswith(URL.removeprefix("https://github.com/")), f"{name}: {address}"
+
+
+def make(*arguments: str) -> str:
+    if shutil.which("make") is None:
+        pytest.skip("no make on this machine")
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("MAKE")}
+    done = subprocess.run(
+        ["make", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
+    return done.stdout
+
+
+def phony_targets() -> set[str]:
+    text = (ROOT / "Makefile").read_text(encoding="utf-8").replace("\\\n", " ")
+    return set(re.search(r"^\.PHONY:(.+)$", text, re.M)[1].split())
+
+
+def test_make_alone_lists_every_target_with_a_line_of_help():
+    listed = dict(re.findall(r"^  make ([a-z-]+) +(\S.+)$", make(), re.M))
+    assert set(listed) == phony_targets()
+    assert all(len(line) > 10 for line in listed.values())
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", ".ci/run"])
+def test_documented_targets_exist(name):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    if name.endswith(".md"):  # the code spans and blocks alone
+        text = "\n".join(re.findall(r"```.*?```|`[^`]+`", text, re.S))
+    used = set(re.findall(r"^[^#\n]*?\bmake\s+([a-z-]+)", text, re.M))
+    assert used <= phony_targets(), f"{name} names make {', '.join(used - phony_targets())}"
+    if name == "README.md":
+        assert {"lab", "test", "help", "run", "readme"} <= used
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "notebooks/src/README.md"])
+def test_relative_links_resolve(name):
+    page = ROOT / name
+    for target in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")):
+        if not target.startswith(("http://", "https://")):
+            assert (page.parent / target).exists(), f"{name} links to {target}"
+
+
+def package_folders(top: str, name: str) -> set[str]:
+    return {
+        ".".join([name, *path.parent.relative_to(ROOT / top).parts])
+        for path in (ROOT / top).rglob("*.py")
+    }
+
+
+def test_every_package_folder_is_listed_and_has_an_init():
+    listed = set(PYPROJECT["tool"]["setuptools"]["packages"])
+    assert (
+        package_folders("mi_helpers", "mi_helpers") | package_folders("data", "mi_data") == listed
+    )
+    for package in listed:
+        top, *rest = package.split(".")
+        folder = ROOT / {"mi_data": "data"}.get(top, top)
+        assert folder.joinpath(*rest, "__init__.py").is_file(), f"{package} has no __init__.py"
+
+
+@pytest.mark.slow
+def test_wheel_carries_code_and_data(tmp_path):
+    """Built from the committed tree alone, so that nothing depends on what else lies about."""
+    listing = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    tracked = [line for line in listing.splitlines() if (ROOT / line).is_file()]
+    for line in tracked:
+        target = tmp_path / "tree" / line
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / line, target)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-index", "--no-deps",
+         "--no-build-isolation", "--wheel-dir", str(tmp_path), str(tmp_path / "tree")],
+        check=True,
+    )  # fmt: skip
+    [wheel] = tmp_path.glob("mi_helpers-*.whl")
+    members = set(zipfile.ZipFile(wheel).namelist())
+    wanted = {
+        line.replace("data/", "mi_data/", 1) if line.startswith("data/") else line
+        for line in tracked
+        if line.startswith(("data/", "mi_helpers/"))
+    }
+    assert wanted <= members, f"missing: {sorted(wanted - members)}"
+    extra = {m for m in members - wanted if ".dist-info/" not in m}
+    assert not extra, f"not ours: {sorted(extra)}"
+    for name in ("config.json", "model.safetensors", "tokenizer.json", "SHA256SUMS"):
+        assert f"mi_data/pocket/model/{name}" in members
+    assert any(re.fullmatch(r"mi_data/claims/\d\d_\w+\.toml", member) for member in members)
