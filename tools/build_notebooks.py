@@ -84,7 +84,7 @@ class Source:
         return "\n".join(cell.source for cell in self.cells if cell.cell_type == "code")
 
 
-def read_project(root: Path = ROOT) -> Project:
+def read_project(root: Path) -> Project:
     """Repository, version and the pins for Colab, from pyproject.toml and requirements.lock."""
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     lock = (root / "requirements.lock").read_text(encoding="utf-8")
@@ -208,7 +208,7 @@ def build(
     return notebook
 
 
-def build_all(root: Path = ROOT, cite: Callable[[str], str] | None = None) -> dict[Path, str]:
+def build_all(root: Path, cite: Callable[[str], str] | None = None) -> dict[Path, str]:
     """Every notebook's path and its exact content."""
     project, made = read_project(root), {}
     for path in sorted((root / SOURCES).glob("*.py")):
@@ -220,7 +220,7 @@ def build_all(root: Path = ROOT, cite: Callable[[str], str] | None = None) -> di
     return made
 
 
-def drift(made: dict[Path, str], root: Path = ROOT) -> list[Path]:
+def drift(made: dict[Path, str], root: Path) -> list[Path]:
     """Notebooks that are missing, differ from their source, or have none."""
     there = {*root.glob("notebooks/*.ipynb"), *root.glob("notebooks/exercises/*.ipynb")}
     stale = [p for p, text in made.items() if p not in there or p.read_text("utf-8") != text]
@@ -245,7 +245,7 @@ def main(arguments: list[str] | None = None) -> int:
     if cite is None:
         print("mi_helpers.reading cannot be imported: citations stay as they are", file=sys.stderr)
     made = build_all(ROOT, cite)
-    stale = drift(made)
+    stale = drift(made, ROOT)
     for path in stale:
         if check or path not in made:
             print(
