@@ -128,7 +128,7 @@ def _read_weights(directory: Path) -> PreTrainedModel:
 def _to_bridge(weights: PreTrainedModel, source: ModelSource, device: str) -> TransformerBridge:
     """Wrap, process once, freeze. The only place that names the bridge class to make one."""
     bridge = TransformerBridge.boot_transformers(
-        str(source.directory), hf_model=weights.to(device), device=device
+        str(source.directory), hf_model=weights.to(torch.device(device)), device=device
     )
     bridge.enable_compatibility_mode(disable_warnings=True)
     bridge.requires_grad_(False)
@@ -142,7 +142,7 @@ def _identify(weights: PreTrainedModel, name: str, directory: Path) -> str:
     """The id that claims are keyed by; see `model_id`."""
     if _model_files.is_pocket(directory):
         return "pocket"
-    if _is_gpt2(weights.get_input_embeddings().weight):
+    if _is_gpt2(weights.get_input_embeddings().weight.data):
         return "gpt2"
     if name in ("pocket", *_model_files.GPT2_NAMES):
         return f"{name} (other weights)"
