@@ -1,0 +1,243 @@
+"""Train pocket: ``python -m mi_data.pocket.train --out build/pocket``.
+
+GPT-2's architecture in plain torch (so that two CPU cores are used well), bfloat16 autocast, Muon on the
+matrices of the blocks and AdamW on the rest, a constant rate that decays linearly over the last 60%. Runs
+on a GPU if there is one, else on ``--ranks`` CPU processes of one thread each. Checkpoints are safetensors,
+written whole or not at all; the same command continues an interrupted run. ``--export`` writes the
+Hugging Face folder from the newest checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from .corpus import ROW, rows
+from .tokenizer import build
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that decides the weights."""
+
+    n_layers: int = 6
+    d_model: int = 192
+    n_heads: int = 6
+    n_ctx: int = ROW
+    vocab_size: int = 4096
+    tokens: int = 14_000_000
+    batch_rows: int = 32
+    lr_matrices: float = 0.02
+    lr_rest: float = 3e-3
+    weight_decay: float = 0.01
+    warmup: float = 0.02
+    decay_from: float = 0.4
+    seed: int = 0
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of the whole run."""
+        return self.tokens // (self.batch_rows * ROW)
+
+
+class Block(nn.Module):
+    """Pre-LayerNorm attention and MLP, as GPT-2 has them."""
+
+    def __init__(self, r: Recipe) -> None:
+        super().__init__()
+        self.heads = r.n_heads
+        self.ln_1, self.ln_2 = nn.LayerNorm(r.d_model), nn.LayerNorm(r.d_model)
+        self.qkv, self.proj = nn.Linear(r.d_model, 3 * r.d_model), nn.Linear(r.d_model, r.d_model)
+        self.fc, self.out = nn.Linear(r.d_model, 4 * r.d_model), nn.Linear(4 * r.d_model, r.d_model)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[batch pos d_model] -> the same."""
+        b, t, d = x.shape
+        q, k, v = (y.view(b, t, self.heads, -1).transpose(1, 2) for y in self.qkv(self.ln_1(x)).chunk(3, -1))
+        z = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = x + self.proj(z.transpose(1, 2).reshape(b, t, d))
+        return x + self.out(F.gelu(self.fc(self.ln_2(x)), approximate="tanh"))
+
+
+class GPT2(nn.Module):
+    """GPT-2 with tied embeddings. ``gelu(tanh)`` is the same function as ``gelu_new``."""
+
+    def __init__(self, r: Recipe) -> None:
+        super().__init__()
+        self.wte, self.wpe = nn.Embedding(r.vocab_size, r.d_model), nn.Embedding(r.n_ctx, r.d_model)
+        self.blocks = nn.ModuleList(Block(r) for _ in range(r.n_layers))
+        self.ln_f = nn.LayerNorm(r.d_model)
+        for name, p in self.named_parameters():
+            if p.dim() == 2:
+                scale = (2 * r.n_layers) ** -0.5 if name.endswith(("proj.weight", "out.weight")) else 1.0
+                nn.init.normal_(p, std=0.02 * scale)
+            elif name.endswith("bias"):
+                nn.init.zeros_(p)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Mean next-token loss of rows [batch pos]."""
+        x = self.wte(tokens) + self.wpe.weight[: tokens.shape[1]]
+        for block in self.blocks:
+            x = block(x)
+        logits = self.ln_f(x)[:, :-1] @ self.wte.weight.T
+        return F.cross_entropy(logits.flatten(0, 1).float(), tokens[:, 1:].flatten())
+
+
+def optimisers(model: GPT2, r: Recipe) -> list[torch.optim.Optimizer]:
+    """Muon for the blocks' matrices, AdamW for embeddings, norms and biases."""
+    matrices = [p for n, p in model.named_parameters() if p.dim() == 2 and n.startswith("blocks")]
+    rest = [p for n, p in model.named_parameters() if not (p.dim() == 2 and n.startswith("blocks"))]
+    return [torch.optim.Muon(matrices, lr=r.lr_matrices, weight_decay=r.weight_decay, momentum=0.95),
+            torch.optim.AdamW(rest, lr=r.lr_rest, betas=(0.9, 0.98), weight_decay=0.0)]
+
+
+def rate(step: int, r: Recipe) -> float:
+    """The learning rate's factor: up, constant, down to nothing."""
+    done = step / r.steps
+    if done < r.warmup:
+        return (step + 1) / (r.warmup * r.steps + 1)
+    return 1.0 if done < r.decay_from else (1 - done) / (1 - r.decay_from)
+
+
+def _write(path: Path, save) -> None:
+    part = path.with_suffix(".part")
+    save(part)
+    os.replace(part, path)
+
+
+def save_checkpoint(folder: Path, step: int, model: GPT2, opts: list[torch.optim.Optimizer]) -> None:
+    """Weights and optimiser states in one safetensors file; the step is in its name's metadata."""
+    state = {f"model.{k}": v.detach().contiguous().clone() for k, v in model.state_dict().items()}
+    for i, opt in enumerate(opts):
+        for index, entry in opt.state_dict()["state"].items():
+            state |= {f"opt{i}.{index}.{k}": torch.as_tensor(v).contiguous().clone() for k, v in entry.items()}
+    _write(folder / "checkpoint.safetensors", lambda p: save_file(state, p, metadata={"step": str(step)}))
+
+
+def load_checkpoint(folder: Path, model: GPT2, opts: list[torch.optim.Optimizer]) -> int:
+    """Restore weights and optimisers; returns the step to go on from (0 without a checkpoint)."""
+    path = folder / "checkpoint.safetensors"
+    if not path.exists():
+        return 0
+    state = load_file(path)
+    model.load_state_dict({k[6:]: v for k, v in state.items() if k.startswith("model.")})
+    for i, opt in enumerate(opts):
+        whole = opt.state_dict()
+        for key, value in state.items():
+            head, *tail = key.split(".")
+            if head == f"opt{i}":
+                whole["state"].setdefault(int(tail[0]), {})[tail[1]] = value
+        opt.load_state_dict(whole)
+    from safetensors import safe_open
+    with safe_open(path, "pt") as handle:
+        return int(handle.metadata()["step"])
+
+
+def prepare(folder: Path, r: Recipe) -> None:
+    """Recipe, tokenizer and token rows, each made once."""
+    folder.mkdir(parents=True, exist_ok=True)
+    recipe = folder / "recipe.json"
+    if recipe.exists() and json.loads(recipe.read_text()) != asdict(r):
+        raise ValueError(f"{folder} holds a run with another recipe; choose another --out or delete it")
+    recipe.write_text(json.dumps(asdict(r), indent=2))
+    if not (folder / "tokenizer.json").exists():
+        _write(folder / "tokenizer.json", lambda p: build(r.vocab_size).save(str(p)))
+    if not (folder / "rows.npy").exists():
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        data = rows(tokenizer, r.steps * r.batch_rows, seed=r.seed)
+        def save(path: Path) -> None:
+            with open(path, "wb") as handle:
+                np.save(handle, data)
+        _write(folder / "rows.npy", save)
+
+
+def _average_gradients(model: GPT2, ranks: int) -> None:
+    flat = torch.cat([p.grad.flatten() for p in model.parameters()])
+    dist.all_reduce(flat)
+    flat /= ranks
+    for p, piece in zip(model.parameters(), flat.split([p.numel() for p in model.parameters()])):
+        p.grad = piece.view_as(p)
+
+
+def worker(rank: int, ranks: int, folder: Path, r: Recipe, every: int) -> None:
+    """One rank of the training run."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cpu":
+        torch.set_num_threads(1)
+    if ranks > 1:
+        dist.init_process_group("gloo", init_method=f"file://{folder.resolve()}/rendezvous", rank=rank, world_size=ranks)
+    torch.manual_seed(r.seed)
+    model = GPT2(r).to(device)
+    opts = optimisers(model, r)
+    start = load_checkpoint(folder, model, opts)
+    data = np.load(folder / "rows.npy", mmap_mode="r")
+    share, began = r.batch_rows // ranks, time.time()
+    bar = tqdm(range(start, r.steps), initial=start, total=r.steps, disable=rank > 0, mininterval=10, desc="pocket")
+    for step in bar:
+        first = step * r.batch_rows + rank * share
+        tokens = torch.from_numpy(data[first:first + share].astype(np.int64)).to(device)
+        for opt, top in zip(opts, (r.lr_matrices, r.lr_rest)):
+            opt.param_groups[0]["lr"] = top * rate(step, r)
+        with torch.autocast(device, torch.bfloat16):
+            loss = model(tokens)
+        model.zero_grad(set_to_none=True)
+        loss.backward()
+        if ranks > 1:
+            _average_gradients(model, ranks)
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for opt in opts:
+            opt.step()
+        if rank == 0 and step % 50 == 0:
+            bar.set_postfix(loss=f"{loss.item():.3f}")
+            with open(folder / "log.jsonl", "a") as log:
+                log.write(json.dumps({"step": step, "tokens": step * r.batch_rows * ROW, "loss": round(loss.item(), 4), "seconds": round(time.time() - began)}) + "\n")
+        if rank == 0 and ((step + 1) % every == 0 or step + 1 == r.steps):
+            save_checkpoint(folder, step + 1, model, opts)
+    if ranks > 1:
+        dist.barrier()
+        dist.destroy_process_group()
+
+
+def train(folder: Path, r: Recipe, ranks: int, every: int) -> None:
+    """Prepare the data and run all ranks to the end."""
+    prepare(folder, r)
+    (folder / "rendezvous").unlink(missing_ok=True)
+    if torch.cuda.is_available() or ranks == 1:
+        worker(0, 1, folder, r, every)
+    else:
+        torch.multiprocessing.spawn(worker, (ranks, folder, r, every), nprocs=ranks)
+
+
+def main() -> None:
+    """Command line."""
+    from .export import export
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("build/pocket"))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--tokens", type=int, default=Recipe.tokens)
+    parser.add_argument("--ranks", type=int, default=2)
+    parser.add_argument("--every", type=int, default=250, help="steps between checkpoints")
+    parser.add_argument("--export", type=Path, help="write the Hugging Face folder here and stop")
+    args = parser.parse_args()
+    recipe = Recipe(seed=args.seed, tokens=args.tokens)
+    if args.export:
+        export(args.out, args.export)
+    else:
+        train(args.out, recipe, args.ranks, args.every)
+
+
+if __name__ == "__main__":
+    main()
