@@ -1,0 +1,380 @@
+"""Claims: the files are refused when malformed, and a wrong value never passes."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mi_helpers._claims_files import Declaration, Expectation, Range, claims_folder
+from mi_helpers.claims import (
+    ClaimError,
+    Claims,
+    load_claims,
+    load_results,
+    load_suite,
+    results_markdown,
+)
+
+GOOD = """
+[[claim]]
+id = "stream.sum_error"
+statement = "The parts sum to the whole."
+unit = "largest <absolute> difference"
+control = "one head left out"
+[claim.pocket]
+value = [0.0, 1e-4]
+control = [1e-2, inf]
+source = "measured on pocket"
+[claim.gpt2]
+value = [0.0, 1e-3]
+source = "published"
+
+[[claim]]
+id = "stream.cosine"
+statement = "Neighbouring layers point one way."
+unit = "cosine"
+control = "two random directions"
+[claim.pocket]
+value = [0.8, 0.95]
+control = [-0.2, 0.2]
+source = "measured on pocket"
+"""
+
+POCKET_COSINE = GOOD[GOOD.rindex("[claim.pocket]") :]
+
+
+@pytest.fixture(autouse=True)
+def lenient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Outside a strict run, whatever the surroundings say."""
+    monkeypatch.delenv("MI_STRICT", raising=False)
+    monkeypatch.delenv("MI_CLAIMS_DIR", raising=False)
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> list:
+    """What has been displayed."""
+    items: list = []
+    monkeypatch.setattr("IPython.display.display", items.append)
+    return items
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "01_stream.toml").write_text(GOOD, encoding="utf-8")
+    return tmp_path
+
+
+@pytest.fixture
+def claim(folder: Path, shown: list) -> Claims:
+    return Claims("01_stream", "pocket", folder=folder)
+
+
+# ------------------------------------------------------------------------------- the claims files
+
+
+def test_file_is_read_in_order(folder: Path) -> None:
+    claims = load_claims(folder / "01_stream.toml")
+    assert list(claims) == ["stream.sum_error", "stream.cosine"]
+    first = claims["stream.sum_error"]
+    assert first.expected["pocket"].control == Range(1e-2, math.inf)
+    assert first.expected["gpt2"] == Expectation(Range(0.0, 1e-3), None, "published")
+    assert first.control_unit == first.unit
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('statement = "The parts sum to the whole."\n', "", "stream.sum_error: statement"),
+        ('unit = "cosine"', "unit = 3", "stream.cosine: unit is missing"),
+        ('control = "one head left out"', 'control = " "', "stream.sum_error: control"),
+        ('id = "stream.cosine"\n', "", "claim number 2: id is missing"),
+        ('"stream.cosine"', '"stream.sum_error"', "stream.sum_error: id is used twice"),
+        ('"stream.cosine"', '"Cosine"', "id must read topic.name"),
+        ("[claim.gpt2]", "[claim.poket]", "stream.sum_error: unknown key 'poket'"),
+        ('source = "published"', "", "gpt2: source is missing"),
+        ('source = "published"', 'source = "p"\nrange = [0, 1]', "gpt2: unknown key 'range'"),
+        ("value = [0.8, 0.95]", "value = [0.95, 0.8]", "pocket: value: .* not a range"),
+        ("value = [0.8, 0.95]", "value = [0.8]", "pocket: value: expected a range"),
+        ("value = [0.8, 0.95]", "value = 0.8", "pocket: value: expected a range"),
+        ("value = [0.8, 0.95]", "value = [0.8, true]", "pocket: value: expected a range"),
+        ("value = [0.8, 0.95]", "value = [nan, nan]", "pocket: value: .* not a range"),
+        ("value = [0.8, 0.95]", "value = [inf, inf]", "pocket: value: .* not a range"),
+        ("value = [0.8, 0.95]", "value = [-inf, inf]", "holds whatever comes"),
+        ("value = [0.8, 0.95]", "value = [0.1, 0.95]", "value and control overlap"),
+        ("value = [0.8, 0.95]", "value = [0.2, 0.95]", "value and control overlap"),
+        ("control = [-0.2, 0.2]\n", "", "pocket: control: expected a range"),
+        (POCKET_COSINE, "", "stream.cosine: no expectation"),
+        ('[[claim]]\nid = "stream.sum', 'n = 1\n[[claim]]\nid = "stream.sum', "unknown key 'n'"),
+        ("[[claim]]", "[[claim]", "not valid TOML"),
+    ],
+)
+def test_malformed_file_is_refused(old: str, new: str, message: str, tmp_path: Path) -> None:
+    assert old in GOOD
+    path = tmp_path / "01_stream.toml"
+    path.write_text(GOOD.replace(old, new), encoding="utf-8")
+    with pytest.raises(ValueError, match=rf"01_stream\.toml: .*{message}"):
+        load_claims(path)
+
+
+def test_ranges_may_overlap_in_different_units(tmp_path: Path) -> None:
+    text = GOOD.replace("control = [-0.2, 0.2]", "control = [0.9, 1.0]")
+    text = text.replace('unit = "cosine"', 'unit = "cosine"\ncontrol_unit = "share of pairs"')
+    (tmp_path / "01_stream.toml").write_text(text, encoding="utf-8")
+    claims = load_claims(tmp_path / "01_stream.toml")
+    assert claims["stream.cosine"].control_unit == "share of pairs"
+
+
+def test_missing_file_names_those_there(folder: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no claims file 02_x.toml.* 01_stream"):
+        Claims("02_x", "pocket", folder=folder)
+
+
+def test_ids_are_unique_over_the_suite(folder: Path) -> None:
+    assert set(load_suite(folder)) == {"01_stream"}
+    (folder / "02_heads.toml").write_text(GOOD, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"02_heads.toml: stream.sum_error: .* 01_stream.toml"):
+        load_suite(folder)
+
+
+bounds = st.floats(-1e6, 1e6)
+
+
+@given(bounds, bounds, bounds, bounds)
+def test_ranges_overlap_if_and_only_if_they_share_a_number(a: float, b: float, c: float, d: float):
+    first, second = Range(min(a, b), max(a, b)), Range(min(c, d), max(c, d))
+    shared = max(first.low, second.low)
+    assert first.overlaps(second) == second.overlaps(first)
+    assert first.overlaps(second) == (shared in first and shared in second)
+    assert math.nan not in first
+
+
+# --------------------------------------------------------------------------------- making claims
+
+
+def test_holding_failing_and_unexpected_claims(claim: Claims, folder: Path, shown: list) -> None:
+    claim("stream.sum_error", 1e-5, control=0.3)
+    claim("stream.sum_error", 2e-4, control=0.3)
+    claim("stream.sum_error", 1e-5, control=1e-3)
+    Claims("01_stream", "other", folder=folder)("stream.sum_error", 5.0, control=5.0)
+    assert [line.status for line in shown] == ["holds", "fails", "fails", "no expectation"]
+    words = ["holds", "FAILS", "FAILS", "no expectation for this model"]
+    for line, word in zip(shown, words, strict=True):
+        assert repr(line).startswith(f"{word}: The parts sum to the whole.")
+        assert f">{word}</span>" in line._repr_html_()
+        assert "largest &lt;absolute&gt; difference" in line._repr_html_()
+
+
+def test_line_states_value_control_range_and_source(claim: Claims) -> None:
+    text = repr(claim.judge("stream.cosine", 0.9, control=0.01))
+    for part in ("0.9 (expected 0.8 to 0.95)", "0.01 (expected -0.2 to 0.2)", "two random"):
+        assert part in text
+    assert "[measured on pocket]" in text and "<stream.cosine>" in text
+
+
+def test_an_absent_published_control_is_not_judged(folder: Path, shown: list) -> None:
+    claim = Claims("01_stream", "gpt2", folder=folder)
+    claim("stream.sum_error", 1e-4, control=1e-4)
+    assert shown[0].status == "holds" and shown[0].expected_control is None
+
+
+def test_strict_run_stops_at_a_failure(claim: Claims, shown: list, monkeypatch) -> None:
+    monkeypatch.setenv("MI_STRICT", "1")
+    claim("stream.sum_error", 1e-5, control=0.3)
+    with pytest.raises(ClaimError, match="FAILS: The parts sum to the whole"):
+        claim("stream.sum_error", 1.0, control=0.3)
+    assert len(shown) == 2
+
+
+@pytest.mark.parametrize(
+    "value", [0.9, np.float32(0.9), np.array(0.9), torch.tensor(0.9), torch.tensor([0.9])]
+)
+def test_any_single_number_is_a_value(claim: Claims, value) -> None:
+    line = claim.judge("stream.cosine", value, control=torch.tensor(0.1, dtype=torch.bfloat16))
+    assert line.value == pytest.approx(0.9) and isinstance(line.value, float)
+
+
+@pytest.mark.parametrize(("value", "number"), [(True, 1.0), (torch.tensor(False), 0.0), (3, 3.0)])
+def test_bools_and_integers_count_as_numbers(claim: Claims, value, number: float) -> None:
+    assert claim.judge("stream.cosine", value, control=0).value == number
+
+
+@pytest.mark.parametrize("value", [torch.zeros(2, 3), np.zeros(0), [0.9], "0.9", 1j])
+def test_anything_else_is_refused(claim: Claims, value) -> None:
+    with pytest.raises(TypeError, match="stream.cosine: value must be a single number, got a"):
+        claim("stream.cosine", value, control=0.0)
+    with pytest.raises(TypeError, match="stream.cosine: control must be a single number"):
+        claim("stream.cosine", 0.9, control=value)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, torch.tensor(math.nan)])
+def test_nan_and_infinity_are_errors_even_without_expectation(folder: Path, value) -> None:
+    for model in ("pocket", "other"):
+        claim = Claims("01_stream", model, folder=folder)
+        with pytest.raises(ValueError, match="stream.cosine: value is (nan|inf)"):
+            claim("stream.cosine", value, control=0.0)
+        with pytest.raises(ValueError, match="stream.cosine: control is (nan|inf)"):
+            claim("stream.cosine", 0.9, control=value)
+
+
+def test_unknown_id_and_missing_control_are_errors(claim: Claims, shown: list) -> None:
+    with pytest.raises(KeyError, match=r"stream.cosin' is not declared .* stream.sum_error"):
+        claim("stream.cosin", 0.9, control=0.0)
+    with pytest.raises(ValueError, match="needs control=.*two random directions"):
+        claim("stream.cosine", 0.9)
+    assert shown == []
+
+
+# ------------------------------------------------------------------------------ table and results
+
+
+def test_table_lists_all_and_the_forgotten(claim: Claims, monkeypatch, tmp_path: Path) -> None:
+    claim("stream.cosine", 0.9, control=0.0)
+    table = claim.table()
+    assert table.missing == ("stream.sum_error",)
+    assert "1 hold, 1 NOT MADE: stream.sum_error" in repr(table)
+    assert "NOT MADE: stream.sum_error" in table._repr_html_()
+    monkeypatch.setenv("MI_STRICT", "1")
+    monkeypatch.setenv("MI_CLAIMS_DIR", str(tmp_path / "results"))
+    with pytest.raises(ClaimError, match="never made: stream.sum_error"):
+        claim.table()
+    assert load_results(tmp_path / "results")[0]["missing"] == ["stream.sum_error"]
+    claim("stream.sum_error", 0.0, control=1.0)
+    table = claim.table()
+    assert [line.id for line in table.lines] == ["stream.sum_error", "stream.cosine"]
+    assert load_results(tmp_path / "results")[0]["missing"] == []
+
+
+def test_a_claim_made_again_replaces_the_first(claim: Claims) -> None:
+    claim("stream.cosine", 0.9, control=0.0)
+    claim("stream.cosine", 0.85, control=0.1)
+    assert [line.value for line in claim.table().lines] == [0.85]
+
+
+def test_results_are_whole_and_plain_json(claim: Claims, monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MI_CLAIMS_DIR", str(tmp_path / "results"))
+    claim("stream.sum_error", 1e-5, control=0.3)
+    claim.table()
+    (path,) = (tmp_path / "results").iterdir()
+    assert path.name == "01_stream.pocket.json"
+    run = json.loads(path.read_text(), parse_constant=pytest.fail)
+    assert (run["notebook"], run["model"]) == ("01_stream", "pocket")
+    assert {"python", "torch", "transformer-lens"} <= set(run["versions"])
+    assert run["rows"][0] == {
+        "id": "stream.sum_error",
+        "statement": "The parts sum to the whole.",
+        "unit": "largest <absolute> difference",
+        "value": 1e-5,
+        "control_text": "one head left out",
+        "control_unit": "largest <absolute> difference",
+        "control_value": 0.3,
+        "expected": [0.0, 1e-4],
+        "expected_control": [0.01, None],
+        "source": "measured on pocket",
+        "status": "holds",
+    }
+
+
+def test_a_failed_write_leaves_the_old_results(claim: Claims, monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MI_CLAIMS_DIR", str(tmp_path / "results"))
+    claim.table()
+    before = load_results(tmp_path / "results")
+    claim("stream.cosine", 0.9, control=0.0)
+    monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        claim.table()
+    assert load_results(tmp_path / "results") == before
+
+
+def test_a_path_as_model_id_becomes_one_file_name(folder, monkeypatch, tmp_path, shown) -> None:
+    monkeypatch.setenv("MI_CLAIMS_DIR", str(tmp_path / "results"))
+    Claims("01_stream", "some/where\\my model", folder=folder).table()
+    (path,) = (tmp_path / "results").iterdir()
+    assert path.name == "01_stream.some_where_my_model.json"
+
+
+def test_markdown_compares_models(folder: Path, monkeypatch, tmp_path: Path, shown: list) -> None:
+    monkeypatch.setenv("MI_CLAIMS_DIR", str(tmp_path / "results"))
+    values = {"zebra": 0.5, "gpt2": 0.6, "pocket": 0.7}
+    for model, value in values.items():
+        claim = Claims("01_stream", model, folder=folder)
+        claim("stream.cosine", value, control=0.01)
+        claim.table()
+    head, _, row = results_markdown(tmp_path / "results").strip().splitlines()
+    assert head == "| notebook | claim | pocket | gpt2 | zebra |"
+    assert row.startswith("| 01_stream | Neighbouring layers point one way. *cosine* (control: two")
+    assert row.endswith("| **FAILS** 0.7 (0.01) | [0.6 (0.01)] | [0.5 (0.01)] |")
+    assert results_markdown(load_results(tmp_path / "results")).splitlines()[2] == row
+
+
+def test_no_results_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="run the notebooks with MI_CLAIMS_DIR"):
+        results_markdown(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_random_model_is_taken_for_none(folder: Path, tiny_model, shown: list) -> None:
+    claim = Claims("01_stream", tiny_model, folder=folder)
+    claim("stream.cosine", 0.9, control=0.0)
+    assert claim.model not in ("pocket", "gpt2")
+    assert shown[0].status == "no expectation"
+
+
+# --------------------------------------------------------------------------- the committed claims
+
+
+DEMO = Path(__file__).parent / "demo" / "99_demo.toml"
+COMMITTED = [
+    pytest.param(path, claim, model, id=f"{claim}-{model}")
+    for path in [*sorted(claims_folder().glob("*.toml")), DEMO]
+    for claim, declared in load_claims(path).items()
+    for model in declared.expected
+]
+
+
+def inside(allowed: Range) -> float:
+    """A number well within a range."""
+    if math.isinf(allowed.high):
+        return allowed.low + 1.0
+    if math.isinf(allowed.low):
+        return allowed.high - 1.0
+    return (allowed.low + allowed.high) / 2
+
+
+def outside(allowed: Range) -> list[float]:
+    """The closest numbers outside a range."""
+    near = [math.nextafter(allowed.low, -math.inf), math.nextafter(allowed.high, math.inf)]
+    return [number for number in near if math.isfinite(number) and number not in allowed]
+
+
+def test_committed_ids_are_unique() -> None:
+    load_suite()
+
+
+@pytest.mark.parametrize(("path", "claim_id", "model"), COMMITTED)
+def test_committed_claim_fails_on_wrong_values(path: Path, claim_id: str, model: str) -> None:
+    claims = Claims(path.stem, model, folder=path.parent)
+    declared: Declaration = claims.declared[claim_id]
+    expected = declared.expected[model]
+    good = inside(expected.value)
+    control = inside(expected.control) if expected.control else 0.0
+
+    def status(value: float, control: float) -> str:
+        return claims.judge(claim_id, value, control=control).status
+
+    assert status(good, control) == "holds"
+    assert outside(expected.value)
+    assert {status(value, control) for value in outside(expected.value)} == {"fails"}
+    if expected.control:
+        assert {status(good, wrong) for wrong in outside(expected.control)} == {"fails"}
+        if declared.control_unit == declared.unit:
+            assert status(control, control) == "fails"
+            assert status(good, good) == "fails"
+    with pytest.raises(ValueError, match="value is nan"):
+        status(math.nan, control)
