@@ -56,7 +56,6 @@ __all__ = [
     "ov_top_tokens",
     "positional_overlap",
     "qk_circuit",
-    "repeated_tokens",
     "singular_directions",
     "skip_trigrams",
     "token_names",
@@ -78,34 +77,6 @@ def top_heads(scores: Float[Tensor, "layer head"], k: int = 5) -> list[tuple[Hea
     best = scores.flatten().topk(k)
     places = [divmod(place, scores.shape[1]) for place in best.indices.tolist()]
     return list(zip(places, best.values.tolist(), strict=True))
-
-
-def repeated_tokens(
-    model: TransformerBridge, length: int, batch: int = 8, *, seed: int = 0, bos: bool = True
-) -> Int[Tensor, "batch pos"]:
-    """Random tokens said twice: `[BOS, r_1 … r_length, r_1 … r_length]`.
-
-    Within a sequence the tokens are distinct, so an earlier occurrence is never ambiguous; special
-    tokens are left out. The same seed gives the same tokens.
-
-    Raises:
-        ValueError: an empty request, or one that does not fit the model's context or vocabulary.
-    """
-    n_pos = 2 * length + bos
-    if length < 1 or batch < 1 or n_pos > model.cfg.n_ctx:
-        raise ValueError(
-            f"{batch} sequences of 2 × {length} tokens{' and BOS' if bos else ''}: give at least "
-            f"one, and no more tokens than the context of {model.cfg.n_ctx}"
-        )
-    special = set(model.tokenizer.all_special_ids)
-    allowed = torch.tensor([t for t in range(model.tokenizer.vocab_size) if t not in special])
-    if length > len(allowed):
-        raise ValueError(f"no {length} distinct tokens in a vocabulary of {len(allowed)}")
-    generator = torch.Generator().manual_seed(seed)
-    orders = [torch.randperm(len(allowed), generator=generator)[:length] for _ in range(batch)]
-    half = allowed[torch.stack(orders)]
-    start = torch.full((batch, int(bos)), model.tokenizer.bos_token_id or 0)
-    return torch.cat([start, half, half], dim=1).to(model.cfg.device)
 
 
 def token_targets(tokens: Int[Tensor, "batch pos"], kind: str) -> Bool[Tensor, "batch query key"]:

@@ -14,13 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mi_helpers import heads
+from mi_helpers.prompts import repeated_tokens
 
 PAIR = (0, 1), (1, 2)
 
 
 @pytest.fixture
 def tokens(tiny_model):
-    return heads.repeated_tokens(tiny_model, 12, batch=3, seed=3)
+    return repeated_tokens(tiny_model, 3, 12, seed=3)
 
 
 def run(model, tokens, *names):
@@ -31,25 +32,7 @@ def every_head(model):
     return [(i, j) for i in range(model.cfg.n_layers) for j in range(model.cfg.n_heads)]
 
 
-# Tokens and targets
-
-
-@pytest.mark.parametrize("bos", [True, False])
-def test_repeated_tokens_say_distinct_ordinary_tokens_twice(tiny_model, bos):
-    tokens = heads.repeated_tokens(tiny_model, 10, batch=4, seed=1, bos=bos)
-    first, second = tokens[:, bos : 10 + bos], tokens[:, 10 + bos :]
-    assert tokens.shape == (4, 20 + bos) and torch.equal(first, second)
-    assert all(len(row.unique()) == 10 for row in first)
-    special = tiny_model.tokenizer.bos_token_id
-    assert (first != special).all() and (tokens[:, 0] == special).all() == bos
-    assert torch.equal(tokens, heads.repeated_tokens(tiny_model, 10, batch=4, seed=1, bos=bos))
-    assert not torch.equal(tokens, heads.repeated_tokens(tiny_model, 10, batch=4, seed=2, bos=bos))
-
-
-@pytest.mark.parametrize(("length", "batch"), [(0, 1), (3, 0), (32, 1)])
-def test_repeated_tokens_that_cannot_be_are_refused(tiny_model, length, batch):
-    with pytest.raises(ValueError, match=rf"{batch} sequences of 2 × {length} .* 64"):
-        heads.repeated_tokens(tiny_model, length, batch)
+# Targets
 
 
 def naive_target(row: list[int], query: int, key: int, kind: str) -> bool:
@@ -89,7 +72,7 @@ def test_offset_targets_are_one_diagonal():
 
 
 def test_the_published_stripe_is_prefix_matching_and_one_query_more(tiny_model):
-    tokens = heads.repeated_tokens(tiny_model, 9, batch=2, bos=False)
+    tokens = repeated_tokens(tiny_model, 2, 9, bos=False)
     matching = heads.token_targets(tokens, "induction")
     stripe = heads.offset_targets(tokens, 1 - 9)
     assert (stripe & ~matching).nonzero().tolist() == [[0, 8, 0], [1, 8, 0]]
@@ -491,7 +474,7 @@ def test_ablation_silences_these_heads_and_no_other(tiny_model, tokens):
 
 
 def test_mean_ablation_writes_the_mean_of_the_reference(tiny_model, tokens):
-    reference = heads.repeated_tokens(tiny_model, 5, batch=2, seed=8)
+    reference = repeated_tokens(tiny_model, 2, 5, seed=8)
     name = "blocks.1.attn.hook_z"
     z = run(tiny_model, reference, name)[name][:, :, 2]
     mean = torch.stack([z[b, p] for b in range(z.shape[0]) for p in range(z.shape[1])]).mean(0)
