@@ -2,8 +2,8 @@
 
 Texts and their truth come from the grammar in `mi_data.pocket`; the corrupt twin replaces the words
 that decide the answer and nothing else. What a tokenizer splits or misaligns is left out. All take
-`n`, the number of prompts, and `seed`; `split` is "train" for all the variety of the grammar, "test"
-for what pocket was not trained on. All raise ValueError when too few prompts fit, and say why.
+`n`, the number of prompts, and `seed`; `split` is "train" for all the variety of the grammar, or
+"test" for what pocket was not trained on. All raise ValueError when too few prompts fit, saying why.
 """
 
 from __future__ import annotations

@@ -127,8 +127,9 @@ def _read_weights(directory: Path) -> PreTrainedModel:
 
 def _to_bridge(weights: PreTrainedModel, source: ModelSource, device: str) -> TransformerBridge:
     """Wrap, process once, freeze. The only place that names the bridge class to make one."""
+    torch.nn.Module.to(weights, device)
     bridge = TransformerBridge.boot_transformers(
-        str(source.directory), hf_model=weights.to(torch.device(device)), device=device
+        str(source.directory), hf_model=weights, device=device
     )
     bridge.enable_compatibility_mode(disable_warnings=True)
     bridge.requires_grad_(False)
@@ -142,18 +143,19 @@ def _identify(weights: PreTrainedModel, name: str, directory: Path) -> str:
     """The id that claims are keyed by; see `model_id`."""
     if _model_files.is_pocket(directory):
         return "pocket"
-    if _is_gpt2(weights.get_input_embeddings().weight.data):
+    if _is_gpt2(weights):
         return "gpt2"
     if name in ("pocket", *_model_files.GPT2_NAMES):
         return f"{name} (other weights)"
     return directory.name if Path(name).expanduser().is_dir() else name
 
 
-def _is_gpt2(embedding: torch.Tensor) -> bool:
-    """Whether a token embedding [d_vocab d_model], unprocessed, is the published GPT-2 small's."""
-    if tuple(embedding.shape) != (50257, 768):
+def _is_gpt2(weights: PreTrainedModel) -> bool:
+    """Whether the token embedding, not yet processed, is the published GPT-2 small's."""
+    embedding = weights.state_dict().get("transformer.wte.weight")
+    if embedding is None or tuple(embedding.shape) != (50257, 768):
         return False
-    corners = embedding.detach()[[0, 1, -1], :3]
+    corners = embedding[[0, 1, -1], :3]
     return torch.allclose(corners, corners.new_tensor(GPT2_CORNERS), rtol=0, atol=1e-7)
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from mi_helpers._model_files import GPT2_REPO, GPT2_REVISION
@@ -38,13 +39,42 @@ def save_tiny(folder: Path, *, n_layer: int = 2, seed: int = 1234) -> Path:
     return folder
 
 
+def save_worded(folder: Path, *, seed: int = 1234) -> Path:
+    """As `save_tiny`, with every word of the grammar one token and digits split in pairs."""
+    from mi_data.pocket import generator, lexicon
+
+    texts = [generator.sample(kind, i).text for kind in generator.KINDS for i in range(300)]
+    words = {word for text in texts for word in re.findall(r" ?[A-Za-z]+| ?\d\d", text)}
+    words |= {f" {name}" for name in lexicon.NAMES} | {f"{i:02d}" for i in range(100)}
+    words |= {f" {answer}" for r in lexicon.FACTS.values() for _, answer in r["facts"]}
+    tokenizer = _byte_level(Tokenizer(models.BPE()))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(r" ?\d\d"), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    trainer = trainers.BpeTrainer(
+        vocab_size=20000,
+        special_tokens=[BOS],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(sorted(words), trainer)
+    _save(folder, tokenizer, n_layer=1, n_embd=16, n_head=2, n_positions=128, seed=seed)
+    return folder
+
+
+def save_gpt2_tokenized(folder: Path, tokenizer_folder: Path, *, seed: int = 1234) -> Path:
+    """As `save_tiny`, with GPT-2's own tokenizer."""
+    _save(folder, _gpt2_bpe(tokenizer_folder), n_layer=1, n_embd=16, n_head=2, seed=seed)
+    return folder
+
+
 def save_gpt2_shaped_cache(hub: Path, tokenizer_folder: Path, *, seed: int = 1234) -> Path:
     """A cache folder (HF_HUB_CACHE) with random weights of GPT-2 small's shape; 0.5 GB."""
     repo = hub / f"models--{GPT2_REPO.replace('/', '--')}"
-    bpe = models.BPE.from_file(
-        str(tokenizer_folder / "vocab.json"), str(tokenizer_folder / "merges.txt")
-    )
-    _save(repo / "snapshots" / GPT2_REVISION, _byte_level(Tokenizer(bpe)), seed=seed)
+    _save(repo / "snapshots" / GPT2_REVISION, _gpt2_bpe(tokenizer_folder), seed=seed)
     (repo / "refs").mkdir(parents=True, exist_ok=True)
     (repo / "refs" / "main").write_text(GPT2_REVISION)
     return hub
@@ -55,6 +85,11 @@ def gpt2_tokenizer_folder() -> Path | None:
     beside = Path(__file__).resolve().parents[2] / "shared" / "gpt2_tokenizer"
     folder = Path(os.environ.get("MI_GPT2_TOKENIZER", beside))
     return folder if (folder / "vocab.json").is_file() else None
+
+
+def _gpt2_bpe(folder: Path) -> Tokenizer:
+    bpe = models.BPE.from_file(str(folder / "vocab.json"), str(folder / "merges.txt"))
+    return _byte_level(Tokenizer(bpe))
 
 
 def _byte_level(tokenizer: Tokenizer) -> Tokenizer:

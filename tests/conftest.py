@@ -10,7 +10,13 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest  # noqa: E402
-from checkpoints import gpt2_tokenizer_folder, save_gpt2_shaped_cache, save_tiny  # noqa: E402
+from checkpoints import (  # noqa: E402
+    gpt2_tokenizer_folder,
+    save_gpt2_shaped_cache,
+    save_gpt2_tokenized,
+    save_tiny,
+    save_worded,
+)
 
 
 @pytest.fixture(scope="session")
@@ -81,3 +87,23 @@ def gpt2_shaped(_gpt2_shaped) -> Iterator:
     """Random weights of GPT-2 small's shape, loaded as "gpt2" from a cache folder; slow."""
     yield _gpt2_shaped
     _gpt2_shaped.reset_hooks()
+
+
+@pytest.fixture(scope="session")
+def worded_model(tmp_path_factory: pytest.TempPathFactory):
+    """A random bridge whose tokenizer keeps every word of the grammar whole."""
+    from mi_helpers.models import load_model
+
+    return load_model(str(save_worded(tmp_path_factory.mktemp("models") / "worded")), device="cpu")
+
+
+@pytest.fixture(scope="session")
+def gpt2_tokenized(tmp_path_factory: pytest.TempPathFactory):
+    """A small random bridge with GPT-2's tokenizer."""
+    from mi_helpers.models import load_model
+
+    tokenizer = gpt2_tokenizer_folder()
+    if tokenizer is None:
+        pytest.skip("needs GPT-2's vocab.json and merges.txt: set MI_GPT2_TOKENIZER")
+    folder = save_gpt2_tokenized(tmp_path_factory.mktemp("models") / "gpt2-tokenized", tokenizer)
+    return load_model(str(folder), device="cpu")
