@@ -48,6 +48,15 @@ def run(*command: object) -> bool:
     return subprocess.run([str(part) for part in command], cwd=str(ROOT)).returncode == 0
 
 
+def answer(code: str) -> str:
+    """What .venv's Python prints for some code; empty when it cannot run it."""
+    try:
+        done = subprocess.run([str(PYTHON), "-c", code], stdout=-1, stderr=-3, text=True)
+    except OSError:
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
 def fingerprint() -> str:
     """Everything the environment is made from: the lock, the project file, the folder."""
     digest = hashlib.sha256(str(ROOT).encode())
@@ -108,12 +117,10 @@ def check_machine(wanted: str) -> None:
 
 def make_venv() -> None:
     """Create .venv; one left half-made or made elsewhere is cleared first, a sound one is kept."""
-    probe = "import pip, sys; print(sys.prefix)"
-    if PYTHON.exists():
-        answer = subprocess.run([str(PYTHON), "-c", probe], stdout=-1, stderr=-3, text=True)
-        if answer.returncode == 0 and Path(answer.stdout.strip()).resolve() == VENV.resolve():
-            STAMP.unlink(missing_ok=True)
-            return
+    prefix = answer("import pip, sys; print(sys.prefix)")
+    if prefix and Path(prefix).resolve() == VENV.resolve():
+        STAMP.unlink(missing_ok=True)
+        return
     say(f"making .venv with Python {platform.python_version()}")
     if not run(sys.executable, "-m", "venv", "--clear", VENV):
         raise SetupError("venv could not be made (its message is above).")
@@ -148,38 +155,55 @@ def index_answers(url: str, seconds: float = 3.0) -> bool:
 
 def installed_torch() -> str:
     """The version of torch in .venv, its local part included; empty when there is none."""
-    code = "import importlib.metadata as m; print(m.version('torch'))"
-    return subprocess.run([str(PYTHON), "-c", code], stdout=-1, stderr=-3, text=True).stdout.strip()
+    return answer("import importlib.metadata as m; print(m.version('torch'))")
+
+
+def locked_torch() -> str:
+    """The lock's version of torch, without a build."""
+    found = re.search(r"^torch==(\S+)", LOCK.read_text(), re.M)
+    if found is None:
+        raise SetupError(f"{LOCK.name} has no line torch==...: run `make lock`.")
+    return found[1]
+
+
+def install_cpu_torch(pip: list[object], torch: str) -> bool:
+    """Install torch's CPU build for Linux, from a wheel at hand or from PyTorch's CPU index."""
+    at_hand = [str(part) for part in (*pip, "--quiet", "--no-deps", "--no-index", torch)]
+    if subprocess.run(at_hand, stdout=-3, stderr=-3).returncode == 0:
+        say(f"{torch} came from a wheel that pip's configuration names")
+        return True
+    if not index_answers(f"{CPU_INDEX}/torch/"):
+        say(f"{CPU_INDEX} does not answer")
+        return False
+    say(f"{torch}, CPU build, from {CPU_INDEX} (about 200 MB)")
+    return run(*pip, "--no-deps", "--index-url", CPU_INDEX, torch)
 
 
 def install_torch(wanted: str) -> None:
-    """Install the locked torch: a wheel at hand, then the CPU index, then the plain index."""
-    version = re.search(r"^torch==(\S+)", LOCK.read_text(), re.M)
-    if version is None:
-        raise SetupError(f"{LOCK.name} has no line torch==...: run `make lock`.")
-    torch, pip = f"torch=={version[1]}", [PYTHON, "-m", "pip", "install", "--quiet"]
-    present = installed_torch()
-    if present.split("+")[0] == version[1] and (wanted != "cuda" or not present.endswith("+cpu")):
+    """Install the locked torch, unless it is there in a build that serves."""
+    version, present, linux = locked_torch(), installed_torch(), platform.system() == "Linux"
+    is_cpu = present.endswith("+cpu")
+    serves = {"auto": True, "cpu": is_cpu or not linux, "cuda": not is_cpu}[wanted]
+    if present.split("+")[0] == version and serves:
         return
-    if platform.system() == "Linux" and wanted != "cuda":
-        quiet = subprocess.run([str(p) for p in pip] + ["--no-index", "--no-deps", torch],
-                               stdout=-3, stderr=-3)  # fmt: skip
-        if quiet.returncode == 0:
-            return say(f"{torch} from a wheel that pip's own configuration names")
-        if index_answers(f"{CPU_INDEX}/torch/"):
-            say(f"{torch}, CPU build, from {CPU_INDEX}")
-            if run(*pip, "--no-deps", "--index-url", CPU_INDEX, torch):
-                return None
+    torch, pip = f"torch=={version}", [PYTHON, "-m", "pip", "install", "--progress-bar", "on"]
+    if not sys.stdout.isatty():
+        pip.append("--quiet")
+    if present:
+        pip.append("--force-reinstall")
+    if linux and wanted != "cuda":
+        if install_cpu_torch(pip, torch):
+            return
         if wanted == "cpu":
-            raise SetupError(f"no CPU build of {torch}: {CPU_INDEX} does not answer.")
-        say(f"NOTE: {CPU_INDEX} does not answer, so {torch} comes from the plain index: on Linux")
-        say("NOTE: that is the CUDA build, a download of several GB. Ctrl-C stops it.")
+            raise SetupError(f"no CPU build of {torch} is to be had: is there a network?")
+    if linux:
+        say(f"NOTE: {torch} from the plain index is the CUDA build: a download of several GB.")
+        say("NOTE: Ctrl-C stops it.")
         require_space(8)
     else:
-        say(f"{torch} from the plain index" + (", CUDA build: several GB" * (wanted == "cuda")))
-    if not run(*pip, "--force-reinstall" if present else "--upgrade", torch):
+        say(f"{torch} from the plain index")
+    if not run(*pip, torch):
         raise SetupError(f"{torch} could not be installed (pip's message is above): no network?")
-    return None
 
 
 def set_up() -> None:

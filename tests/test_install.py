@@ -1,0 +1,252 @@
+"""Fresh installs: what Colab brings stays as it is, and the set-up tool refuses what cannot work.
+
+The tests marked `install` make an environment with what the package index offers, which takes a
+minute and a network; they run when MI_TEST_INSTALL=1.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+ROOT = Path(__file__).resolve().parents[1]
+COLAB = ROOT / "tests" / "data" / "colab-2026-08.txt"
+CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+install = pytest.mark.skipif(
+    os.environ.get("MI_TEST_INSTALL") != "1", reason="installs packages: set MI_TEST_INSTALL=1"
+)
+
+
+def run(*command: object, **options) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [str(part) for part in command], capture_output=True, text=True, timeout=900, **options
+    )
+
+
+def checked(*command: object) -> str:
+    done = run(*command)
+    assert done.returncode == 0, f"{command}:\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def colab_names() -> set[str]:
+    return set(re.findall(r"^([a-z]+)", COLAB.read_text(encoding="utf-8"), re.M))
+
+
+def versions(python: Path) -> dict[str, str]:
+    listed = json.loads(checked(python, "-m", "pip", "list", "--format", "json"))
+    return {package["name"].lower(): package["version"] for package in listed}
+
+
+def setup_installs() -> list[list[str]]:
+    """The arguments of the set-up cell's two pip lines, from the first notebook."""
+    first = min((ROOT / "notebooks").glob("*.ipynb"))
+    cells = nbformat.read(first, as_version=4).cells
+    [setup] = [cell.source for cell in cells if "setup" in cell.metadata.get("tags", [])]
+    lines = re.findall(r"%pip install (.+)", setup)
+    assert len(lines) == 2 and 'if "google.colab" in sys.modules' in setup
+    return [line.replace('"', "").split(" ", 3 if "@" in line else -1) for line in lines]
+
+
+def install_torch(python: Path) -> None:
+    """Colab's torch as a CPU build where one is to be had, otherwise the one of these tests."""
+    pip = [python, "-m", "pip", "install", "--quiet", "--no-deps"]
+    [colab] = re.findall(r"^torch.+$", COLAB.read_text(encoding="utf-8"), re.M)
+    here = re.search(r"^torch==.+$", (ROOT / "requirements.lock").read_text(), re.M)[0]
+    index = ["--index-url", CPU_INDEX, "--retries", "0"]
+    for torch, source in ((colab, ["--no-index"]), (colab, index), (here, ["--no-index"])):
+        if run(*pip, *source, torch).returncode == 0:
+            return
+    checked(*pip, *index, here)
+
+
+@pytest.fixture(scope="module")
+def colab(tmp_path_factory) -> Path:
+    """The Python of a fresh environment that holds what Colab brings, in its release lines."""
+    folder = tmp_path_factory.mktemp("colab")
+    venv.create(folder, with_pip=True)
+    python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    install_torch(python)
+    others = folder / "others.txt"
+    others.write_text(re.sub(r"^torch.+$", "", COLAB.read_text(encoding="utf-8"), flags=re.M))
+    torch_needs = ["filelock", "fsspec", "jinja2", "networkx", "setuptools", "sympy"]
+    colab_has = ["einops", "ipykernel<7", "safetensors", "scikit-learn", "tqdm"]
+    uv = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", python]
+    checked(*uv, "-r", others, *torch_needs, *colab_has)
+    return python
+
+
+@pytest.mark.install
+@install
+@pytest.mark.timeout(1200)
+def test_set_up_cell_leaves_what_colab_brings(colab, tmp_path):
+    before = versions(colab)
+    (helpers, (*flags, package)) = setup_installs()
+    checked(colab, "-m", "pip", "install", *helpers)
+    assert flags == ["-q", "--no-deps"] and package.startswith("mi-helpers @ git+https://")
+    checked(
+        sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation",
+        "--no-index", "--wheel-dir", tmp_path, ROOT,
+    )  # fmt: skip
+    [wheel] = tmp_path.glob("mi_helpers-*.whl")
+    checked(colab, "-m", "pip", "install", *flags, wheel)
+    after = versions(colab)
+    changed = {name for name in before if before[name] != after.get(name)}
+    assert not changed & colab_names(), {name: (before[name], after.get(name)) for name in changed}
+    assert colab_names() <= set(after)
+    assert {"mi-helpers", "transformer-lens", "circuitsvis"} <= set(after) - set(before)
+
+
+@pytest.mark.install
+@install
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("number", ["00", "01"])
+def test_notebooks_run_on_what_colab_brings(colab, tmp_path, monkeypatch, number):
+    """A notebook from top to bottom, strict, on the oldest libraries that the suite admits."""
+    assert "mi-helpers" in versions(colab), "the test above installs it"
+    spec = tmp_path / "kernels" / "colab"
+    spec.mkdir(parents=True)
+    start = [str(colab), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    spec.joinpath("kernel.json").write_text(json.dumps({"argv": start, "display_name": "colab"}))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    monkeypatch.setenv("MI_MODEL", "pocket")
+    monkeypatch.setenv("MI_STRICT", "1")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    [path] = (ROOT / "notebooks").glob(f"{number}_*.ipynb")
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells.append(nbformat.v4.new_code_cell("print(mi.__file__, torch.__version__)"))
+    NotebookClient(
+        notebook, kernel_name="colab", timeout=600, resources={"metadata": {"path": str(tmp_path)}}
+    ).execute()
+    said = notebook.cells[-1].outputs[0]["text"]
+    assert str(colab.parent.parent) in said, f"ran on another installation: {said}"
+
+
+@pytest.mark.install
+@install
+@pytest.mark.parametrize("python", ["3.10", "3.13"])
+@pytest.mark.parametrize("resolution", ["lowest-direct", "highest"])
+def test_ranges_can_be_resolved(python, resolution, tmp_path):
+    resolved = tmp_path / "resolved.txt"
+    checked(
+        sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--no-python-downloads",
+        "--python-version", python, "--resolution", resolution, "--all-extras",
+        ROOT / "pyproject.toml", "--output-file", resolved,
+    )  # fmt: skip
+    assert re.search(r"^transformer-lens==4\.", resolved.read_text(), re.M)
+
+
+# The set-up tool itself: no network, no package.
+
+
+@pytest.fixture
+def tool(tmp_path):
+    """tools/setup_env.py, loaded as if it stood in another checkout."""
+    for name in ("tools/setup_env.py", "requirements.lock", "pyproject.toml"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copyfile(ROOT / name, tmp_path / name)
+    spec = importlib.util.spec_from_file_location("setup_env", tmp_path / "tools/setup_env.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def complete(tool, torch: str = "auto") -> None:
+    """Leave what a complete set-up leaves."""
+    tool.PYTHON.parent.mkdir(parents=True)
+    tool.PYTHON.write_text("")
+    tool.STAMP.write_text(json.dumps({"made_from": tool.fingerprint(), "torch": torch}))
+
+
+def test_a_complete_environment_is_left_alone(tool, monkeypatch):
+    monkeypatch.delenv("MI_TORCH", raising=False)
+    complete(tool)
+    monkeypatch.setattr(tool, "run", lambda *command: pytest.fail(f"ran {command}"))
+    tool.set_up()
+
+
+@pytest.mark.parametrize("change", ["lock", "pyproject", "interpreter", "stamp", "torch"])
+def test_anything_stale_is_made_again(tool, monkeypatch, change):
+    monkeypatch.delenv("MI_TORCH", raising=False)
+    complete(tool)
+    assert tool.up_to_date(tool.torch_wanted())
+    if change == "lock":
+        tool.LOCK.write_text(tool.LOCK.read_text() + "# changed\n")
+    elif change == "pyproject":
+        (tool.ROOT / "pyproject.toml").write_text("")
+    elif change == "interpreter":
+        tool.PYTHON.unlink()
+    elif change == "stamp":
+        tool.STAMP.write_text('{"made_fr')
+    else:
+        monkeypatch.setenv("MI_TORCH", "cuda")
+    assert not tool.up_to_date(tool.torch_wanted())
+
+
+def test_the_choice_of_torch_outlives_the_call_that_made_it(tool, monkeypatch):
+    complete(tool, torch="cuda")
+    monkeypatch.delenv("MI_TORCH", raising=False)
+    assert tool.torch_wanted() == "cuda"
+
+
+def test_an_interrupted_set_up_leaves_no_stamp(tool, monkeypatch):
+    monkeypatch.delenv("MI_TORCH", raising=False)
+    complete(tool)
+    tool.LOCK.write_text(tool.LOCK.read_text() + "# changed\n")
+    monkeypatch.setattr(tool, "installer", lambda: (["false"], False))
+    monkeypatch.setattr(tool, "install_torch", lambda wanted: None)
+    monkeypatch.setattr(tool, "run", lambda *command: "venv" in command)
+    with pytest.raises(tool.SetupError, match="no network"):
+        tool.set_up()
+    assert not tool.up_to_date("auto")
+
+
+def test_refusals_name_value_and_remedy(tool, monkeypatch):
+    monkeypatch.setenv("MI_TORCH", "rocm")
+    with pytest.raises(tool.SetupError, match="MI_TORCH='rocm'.*cpu or cuda"):
+        tool.torch_wanted()
+    monkeypatch.setattr(tool.sys, "version_info", (3, 9, 2))
+    with pytest.raises(tool.SetupError, match="too old.*make PYTHON="):
+        tool.check_machine("auto")
+    monkeypatch.undo()
+    monkeypatch.setitem(sys.modules, "ensurepip", None)
+    with pytest.raises(tool.SetupError, match="no ensurepip module.*apt install python3-venv"):
+        tool.check_machine("auto")
+    monkeypatch.undo()
+    monkeypatch.setattr(tool.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9, 8, 1e9))
+    with pytest.raises(tool.SetupError, match=r"1\.0 GB free.*3 GB are needed"):
+        tool.check_machine("auto")
+
+
+def test_no_cuda_download_without_a_word(tool, monkeypatch, capsys):
+    """On Linux with no CPU build to be had: a notice first, or an error where cpu was asked for."""
+    monkeypatch.setattr(tool.platform, "system", lambda: "Linux")
+    monkeypatch.setattr(tool, "installed_torch", lambda: "")
+    monkeypatch.setattr(tool, "index_answers", lambda url: False)
+    monkeypatch.setattr(tool.subprocess, "run", lambda *a, **k: subprocess.CompletedProcess(a, 1))
+    told = []
+    monkeypatch.setattr(tool, "run", lambda *command: told.append(capsys.readouterr().out) or True)
+    with pytest.raises(tool.SetupError, match="no CPU build"):
+        tool.install_torch("cpu")
+    assert not told  # nothing was installed
+    tool.install_torch("auto")
+    [notice] = told
+    assert "several GB" in notice
+
+
+def test_an_old_python_gets_the_message_and_no_syntax_error():
+    """The file parses on Pythons too old to run it, so that they can say so."""
+    import ast
+
+    ast.parse((ROOT / "tools/setup_env.py").read_text(encoding="utf-8"), feature_version=(3, 7))
