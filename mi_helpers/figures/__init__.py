@@ -1,6 +1,8 @@
-"""Figures: data in, a `plotly` figure or self-contained HTML out; nothing is shown, no network used."""
+"""Figures: data in, a `plotly` figure or self-contained HTML out; never shown, no network."""
 
 from __future__ import annotations
+
+import sys
 
 from .attention import AttentionView, attention
 from .graphs import graph
@@ -29,4 +31,5 @@ __all__ = [
     "use_renderer",
 ]
 
-use_renderer()
+if "ipykernel" in sys.modules:
+    use_renderer()

@@ -63,7 +63,7 @@ def heatmap(
     rows, cols = check_labels(y, n_rows, "y"), check_labels(x, n_cols, "x")
     scale = _scale(panels, center, limit, colorbar)
     cells = _cell_text(text, panels)
-    width = _width(n_cols, len(panels), rows, bool(text))
+    width = _width(n_cols, len(panels), rows, text is not None)
     fig = make_subplots(
         1,
         len(panels),

@@ -1,11 +1,9 @@
-"""The one place that decides how plotly figures reach the page, in a notebook and in exported HTML."""
+"""The one place that decides how plotly figures reach a page: a notebook or exported HTML."""
 
 from __future__ import annotations
 
 import os
 from typing import Any
-
-import plotly.io as pio
 
 _JUPYTER = {"plotly_mimetype", "jupyterlab", "nteract", "notebook", "notebook_connected"}
 
@@ -18,6 +16,8 @@ def use_renderer(name: str | None = None) -> str:
     VS Code and wherever else it knows better, and so does the environment variable
     PLOTLY_RENDERER. ValueError for a name that plotly does not know.
     """
+    import plotly.io as pio  # slow to import, and needed only where figures are shown
+
     if name is None:
         name = str(pio.renderers.default or "")
         if "PLOTLY_RENDERER" not in os.environ and set(name.split("+")) <= _JUPYTER:
@@ -35,6 +35,8 @@ def embed_plotly(notebook: Any) -> Any:
     nbconvert's HTML drops plotly's own format without a word. The first figure carries plotly's
     script, so the exported page works from a file without a network.
     """
+    import plotly.io as pio
+
     first = True
     for cell in notebook.cells:
         for output in cell.get("outputs", []):

@@ -1,0 +1,162 @@
+"""A JupyterLab and a Chromium that no network reaches: for looking at notebooks, and testing them."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+FLAGS = (
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+)  # fmt: skip
+LOCAL = ("http://127.0.0.1:", "ws://127.0.0.1:", "file:", "data:", "blob:", "about:")
+
+
+def chromium() -> str:
+    """Return the path of an installed Chromium; FileNotFoundError with the remedy if there is none."""
+    for name in CHROMIUM:
+        if path := shutil.which(name):
+            return path
+    raise FileNotFoundError("no Chromium found; install one, for example: apt install chromium")
+
+
+@dataclass
+class Lab:
+    """A running JupyterLab: its address, its token, and the folder it serves."""
+
+    url: str
+    token: str
+    root: Path
+
+    def address(self, notebook: str) -> str:
+        """Return the address that opens `notebook` in a workspace of its own."""
+        return f"{self.url}/lab/workspaces/{secrets.token_hex(4)}/tree/{notebook}?token={self.token}"
+
+
+@contextmanager
+def jupyter_lab(root: Path, theme: str = "light") -> Iterator[Lab]:
+    """Serve `root` with JupyterLab on loopback, with settings of its own, until the block ends."""
+    with TemporaryDirectory() as home, socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port, token = probe.getsockname()[1], secrets.token_hex(16)
+        probe.close()
+        _write_settings(Path(home), theme)
+        command = [
+            sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--expose-app-in-browser",
+            "--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}", "--ServerApp.port_retries=0",
+            f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={root}",
+            "--LabApp.extension_manager=readonly", "--LabApp.news_url=None",
+            "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+        ]  # fmt: skip
+        folders = {f"JUPYTER_{kind}_DIR": f"{home}/{kind.lower()}" for kind in ("CONFIG", "DATA", "RUNTIME")}
+        folders |= {"JUPYTERLAB_SETTINGS_DIR": f"{home}/settings", "JUPYTERLAB_WORKSPACES_DIR": f"{home}/spaces"}
+        with open(f"{home}/log", "w") as log:
+            server = subprocess.Popen(command, env=os.environ | folders, stdout=log, stderr=log)
+        lab = Lab(f"http://127.0.0.1:{port}", token, root)
+        try:
+            _wait_for(lab, server, Path(home) / "log")
+            yield lab
+        finally:
+            server.terminate()
+            server.wait(20)
+
+
+def _write_settings(home: Path, theme: str) -> None:
+    settings = {
+        "apputils-extension/themes": {"theme": f"JupyterLab {theme.capitalize()}"},
+        "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
+        "notebook-extension/tracker": {"windowingMode": "none"},
+    }
+    for name, values in settings.items():
+        path = home / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(values))
+
+
+def _wait_for(lab: Lab, server: subprocess.Popen[bytes], log: Path, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            urllib.request.urlopen(f"{lab.url}/api/status?token={lab.token}", timeout=2).close()
+            return
+        except OSError:
+            if server.poll() is not None:
+                raise RuntimeError(f"JupyterLab ended:\n{log.read_text()[-2000:]}") from None
+            time.sleep(0.3)
+    raise TimeoutError(f"JupyterLab did not answer in {seconds} s:\n{log.read_text()[-2000:]}")
+
+
+@dataclass
+class Window:
+    """A browser page without a network, and the addresses that anything in it asked for in vain."""
+
+    page: Any
+    blocked: list[str] = field(default_factory=list)
+
+    def open_notebook(self, lab: Lab, notebook: str) -> None:
+        """Open `notebook` in `lab` and wait until its kernel is ready."""
+        self.page.goto(lab.address(notebook))
+        self.page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=120_000)
+        self.page.wait_for_function(
+            "() => window.jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'",
+            timeout=120_000,
+        )
+
+    def command(self, name: str) -> None:
+        """Execute one of JupyterLab's commands, such as "notebook:run-all-cells", to its end."""
+        self.page.evaluate("async name => { await window.jupyterapp.commands.execute(name); }", name)
+
+    def settle(self, milliseconds: int = 1500) -> None:
+        """Give figures the time to paint."""
+        self.page.wait_for_timeout(milliseconds)
+
+
+@contextmanager
+def offline_window(width: int = 1280, height: int = 1000, theme: str = "light") -> Iterator[Window]:
+    """Open a headless Chromium that reaches nothing but 127.0.0.1, until the block ends."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium(), args=list(FLAGS))
+        size: Any = {"width": width, "height": height}
+        scheme: Any = theme
+        context = browser.new_context(viewport=size, color_scheme=scheme)
+        window = Window(context.new_page())
+        window.page.set_default_timeout(60_000)
+
+        def gate(route: Any) -> None:
+            if route.request.url.startswith(LOCAL):
+                route.continue_()
+            else:
+                window.blocked.append(route.request.url)
+                route.abort()
+
+        context.route("**/*", gate)
+        try:
+            yield window
+        finally:
+            browser.close()
+
+
+def to_html(notebook: Any) -> str:
+    """Convert an executed notebook to one HTML page that needs no network to show its figures."""
+    from nbconvert import HTMLExporter
+
+    from mi_helpers.figures.rendering import embed_plotly
+
+    exporter = HTMLExporter(mathjax_url="", require_js_url="", jquery_url="", embed_images=True)
+    return str(exporter.from_notebook_node(embed_plotly(notebook))[0])
