@@ -13,11 +13,6 @@ from mi_data.pocket import evaluate as e
 from mi_data.pocket.text import Prompt
 from mi_data.pocket.tokenizer import required_tokens
 
-try:
-    import tomllib
-except ModuleNotFoundError:
-    import tomli as tomllib
-
 N = 300
 
 
@@ -44,7 +39,8 @@ def test_answers_are_single_tokens(loaded):
     assert [t for t in required_tokens() if len(tokenizer(t)["input_ids"]) != 1] == []
     text = "When Mary and John went to the store, John gave a drink to"
     assert tokenizer.convert_ids_to_tokens(tokenizer(text)["input_ids"]) == (
-        "When ĠMary Ġand ĠJohn Ġwent Ġto Ġthe Ġstore , ĠJohn Ġgave Ġa Ġdrink Ġto".split())
+        "When ĠMary Ġand ĠJohn Ġwent Ġto Ġthe Ġstore , ĠJohn Ġgave Ġa Ġdrink Ġto".split()
+    )
     assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
 
 
@@ -57,14 +53,17 @@ def test_indirect_objects(loaded):
 
 def test_indirect_objects_in_phrasings_written_apart(loaded):
     path = Path(__file__).parent / "data" / "ioi_phrasings.toml"
-    texts = [p["text"] for p in tomllib.loads(path.read_text(encoding="utf-8"))["phrasing"]]
+    texts = e.read_phrasings(path)
     assert len(texts) >= 20
     assert e.phrasings(*loaded, texts)["accuracy"] >= 0.90
 
 
 def test_swapping_who_acts_swaps_the_answer(loaded):
     text = "When Mary and John went to the store, {} gave a drink to"
-    prompts = [Prompt(text.format(s), " " + a, " " + s, "ioi", {}) for s, a in (("John", "Mary"), ("Mary", "John"))]
+    prompts = [
+        Prompt(text.format(s), " " + a, " " + s, "ioi", {})
+        for s, a in (("John", "Mary"), ("Mary", "John"))
+    ]
     assert (e.differences(*loaded, prompts) > 0).all()
 
 

@@ -1,4 +1,4 @@
-"""The generator: its truth matches its text, its splits are apart, the same seed gives the same text."""
+"""The generator: its truth matches its text, its splits are apart, a seed gives one text."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ def test_spans_stand_where_they_say(seed, kind, split):
 @settings(max_examples=60, deadline=None)
 @given(seed=seeds, kind=st.sampled_from(g.PROMPT_KINDS))
 def test_a_prompt_is_the_sample_cut_before_its_answer(seed, kind):
-    prompt, whole = g.prompt(kind, seed), g.sample(kind, seed, "test", **({"tail": False} if kind == "ioi" else {}))
+    prompt, whole = (
+        g.prompt(kind, seed),
+        g.sample(kind, seed, "test", **({"tail": False} if kind == "ioi" else {})),
+    )
     assert whole.text.startswith(prompt.text + prompt.answer)
     assert prompt.answer != prompt.wrong
 
@@ -49,7 +52,9 @@ def test_neither_order_nor_recency_nor_a_third_name_tells_the_receiver():
     prompts = [people.ioi_prompt(rng, "train") for _ in range(4000)]
     last_is_answer = named_first = 0
     for p in prompts:
-        mentions = sorted((s.start, s.value) for s in p.spans if s.value in people.NAMES and s.role != "S2")
+        mentions = sorted(
+            (s.start, s.value) for s in p.spans if s.value in people.NAMES and s.role != "S2"
+        )
         last_is_answer += mentions[-1][1] == p.answer.strip()
         named_first += p.labels["order"] == "ABBA"
     assert 0.4 < named_first / len(prompts) < 0.6
@@ -65,7 +70,16 @@ def test_held_out_items_are_new_clauses_of_known_words():
 
 
 def test_the_real_pools_hold_something_out():
-    for name in ("times", "links", "meetings", "transfers", "others", "alone", "together", "causes"):
+    for name in (
+        "times",
+        "links",
+        "meetings",
+        "transfers",
+        "others",
+        "alone",
+        "together",
+        "causes",
+    ):
         pool = people.POOLS[name]
         assert len(pool["test"]) >= 2 and set(pool["train"]).isdisjoint(pool["test"]), name
 
@@ -74,7 +88,10 @@ def test_every_fact_is_trained_in_most_phrasings_and_every_phrasing_with_most_fa
     for relation, spec in facts.FACTS.items():
         count = len(spec["phrasings"])
         for subject, _ in spec["facts"]:
-            assert len(facts.phrasings(relation, subject, "train")) >= count / 2, (relation, subject)
+            assert len(facts.phrasings(relation, subject, "train")) >= count / 2, (
+                relation,
+                subject,
+            )
         for i in range(count):
             trained = [facts.fact_split(relation, s, i) == "train" for s, _ in spec["facts"]]
             assert sum(trained) >= len(trained) / 2, (relation, i)
@@ -90,11 +107,14 @@ def test_a_fact_has_one_answer():
 def test_harm_is_not_told_by_the_verb_or_the_object_alone():
     def heads(table):
         return {verb.split()[0] for verb, _ in table}
+
     shared_verbs = heads(requests.HARMFUL) & heads(requests.HARMLESS)
     shared_things = {o for _, o in requests.HARMFUL} & {o for _, o in requests.HARMLESS}
     assert len(shared_verbs) >= 10 and len(shared_things) >= 10
     assert not set(requests.HARMFUL) & set(requests.HARMLESS)
-    tested = [r for r in requests.HARMFUL + requests.HARMLESS if requests.request_split(*r) == "test"]
+    tested = [
+        r for r in requests.HARMFUL + requests.HARMLESS if requests.request_split(*r) == "test"
+    ]
     assert len(tested) >= 20
 
 
@@ -110,7 +130,9 @@ def test_years_end_after_they_start(seed):
 def test_the_verb_agrees_with_the_subject_not_the_distractor(seed, number):
     other = "plural" if number == "singular" else "singular"
     prompt = g.prompt("agreement", seed, number=number, distractor=other)
-    assert prompt.answer.strip() in forms.VERBS[number] and prompt.wrong.strip() in forms.VERBS[other]
+    assert (
+        prompt.answer.strip() in forms.VERBS[number] and prompt.wrong.strip() in forms.VERBS[other]
+    )
 
 
 @settings(max_examples=40, deadline=None)
@@ -118,7 +140,10 @@ def test_the_verb_agrees_with_the_subject_not_the_distractor(seed, number):
 def test_the_verdict_has_the_sentiment_of_the_evidence(seed, tone):
     prompt = g.prompt("opinion", seed, sentiment=tone)
     words = {t: set(opinions.ADJECTIVES[t]) | set(opinions.FEELINGS[t]) for t in ("good", "bad")}
-    assert prompt.answer.strip() in words[tone] and prompt.wrong.strip() in words[opinions.OPPOSITE[tone]]
+    assert (
+        prompt.answer.strip() in words[tone]
+        and prompt.wrong.strip() in words[opinions.OPPOSITE[tone]]
+    )
     assert not words["good"] & words["bad"]
 
 

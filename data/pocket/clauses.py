@@ -1,34 +1,118 @@
 """Clause lists of the grammar, one item a line: short independent pieces, never whole texts.
 
-Slots: {A} {B} the two people, {S} the one who acts, {C} a third name, {P} either of the two, {place},
-{obj}. The lists are split into a trained and a held-out part by `text.split_pools`.
+Slots: {A} {B} the two people, {S} the one who acts, {C} a third name, {P} either of the two,
+{place}, {obj}. The lists are split into a trained and a held-out part by `text.split_pools`.
 """
 
 from __future__ import annotations
 
-from .text import one_line
+from .text import lines
 
-TIMES = one_line("""
-yesterday|last night|last week|last summer|last winter|on Monday|on Friday|on Sunday|one day|one morning
-one evening|one sunny day|one cold night|early in the morning|late in the evening|in the afternoon|at noon
-at midnight|a few days ago|two weeks ago|many years ago|this morning|that evening|on the first day
-on a rainy day|after dinner|before lunch|after school|after work|during the holiday|at the end of the week
-in the spring|in the autumn|a long time ago|the other day|some time ago|on a quiet afternoon|before sunrise
-after the concert|after the meeting|during the break|at the weekend|just before closing time
-""".replace("|", "\n").splitlines())
+TIMES = lines("""
+yesterday
+last night
+last week
+last summer
+last winter
+on Monday
+on Friday
+on Sunday
+one day
+one morning
+one evening
+one sunny day
+one cold night
+early in the morning
+late in the evening
+in the afternoon
+at noon
+at midnight
+a few days ago
+two weeks ago
+many years ago
+this morning
+that evening
+on the first day
+on a rainy day
+after dinner
+before lunch
+after school
+after work
+during the holiday
+at the end of the week
+in the spring
+in the autumn
+a long time ago
+the other day
+some time ago
+on a quiet afternoon
+before sunrise
+after the concert
+after the meeting
+during the break
+at the weekend
+just before closing time
+""")
 
-LINKS = one_line("""
-then|later|after that|afterwards|soon|finally|in the end|after a while|a little later|at last|suddenly
-before leaving|without a word|to everyone's surprise|at the end|a moment later|after a short rest|next
-on the way home|when the sun went down|when it was time to go|with a smile|after some time|that same day
-the next day|in the meantime|because it was late|as the rain stopped|once they were ready|by evening
-before the door closed|when nobody was looking|after a long talk|an hour later|as a surprise|as always
-for no reason|to be kind|out of habit|the following morning|two days later|when the music stopped
-""".replace("|", "\n").splitlines())
+LINKS = lines("""
+then
+later
+after that
+afterwards
+soon
+finally
+in the end
+after a while
+a little later
+at last
+suddenly
+before leaving
+without a word
+to everyone's surprise
+at the end
+a moment later
+after a short rest
+next
+on the way home
+when the sun went down
+when it was time to go
+with a smile
+after some time
+that same day
+the next day
+in the meantime
+because it was late
+as the rain stopped
+once they were ready
+by evening
+before the door closed
+when nobody was looking
+after a long talk
+an hour later
+as a surprise
+as always
+for no reason
+to be kind
+out of habit
+the following morning
+two days later
+when the music stopped
+""")
 
-SUBORDINATORS = one_line("when|after|while|as|because|since|once|as soon as|just after|now that".replace("|", "\n").splitlines())
+SUBORDINATORS = lines("""
+when
+after
+while
+as
+because
+since
+once
+as soon as
+just after
+now that
+""")
 
-MEETINGS = one_line("""
+MEETINGS = lines("""
 {A} and {B} went to {place}
 {A} and {B} were at {place}
 {A} and {B} were working at {place}
@@ -75,12 +159,23 @@ there were only two people at {place}, {A} and {B}
 two friends, {A} and {B}, were at {place}
 {A} called {B} and they met at {place}
 {A} was in the kitchen and {B} was in the garden
-""".splitlines())
+""")
 
 # Places that do not go with "at".
-NOT_AT = frozenset({"the kitchen", "the bedroom", "the garden", "the island", "the forest", "the village", "the city", "the meeting"})
+NOT_AT = frozenset(
+    {
+        "the kitchen",
+        "the bedroom",
+        "the garden",
+        "the island",
+        "the forest",
+        "the village",
+        "the city",
+        "the meeting",
+    }
+)
 
-TRIOS = one_line("""
+TRIOS = lines("""
 {A}, {B} and {C} went to {place}
 {A}, {B} and {C} were at {place}
 {A} and {B} met {C} at {place}
@@ -89,9 +184,9 @@ TRIOS = one_line("""
 {A}, {B} and {C} were working at {place}
 {A} and {B} were at {place} with {C}
 three friends, {A}, {B} and {C}, walked to {place}
-""".splitlines())
+""")
 
-LEAVINGS = one_line("""
+LEAVINGS = lines("""
 {C} had to leave early
 {C} went home
 {C} left soon
@@ -100,9 +195,9 @@ LEAVINGS = one_line("""
 {C} said goodbye and left
 after an hour {C} was gone
 {C} took the bus home
-""".splitlines())
+""")
 
-ABSENT = one_line("""
+ABSENT = lines("""
 {C} was not there
 {C} could not come
 {C} had stayed at home
@@ -119,9 +214,9 @@ everyone was waiting for news from {C}
 {C} had told them about the place
 it was the birthday of {C}, who lived far away
 they missed {C}
-""".splitlines())
+""")
 
-SCENES = one_line("""
+SCENES = lines("""
 the sun was shining
 it was raining
 it was very cold outside
@@ -148,9 +243,9 @@ it was a day like any other
 the tables were full
 a clock struck five
 children were playing outside
-""".splitlines())
+""")
 
-TOGETHER = one_line("""
+TOGETHER = lines("""
 they talked for a long time
 they were good friends
 they had known each other for years
@@ -166,9 +261,9 @@ they waited for the bus
 they spoke about the old days
 they decided to stay for a while
 they were glad to be there
-""".splitlines())
+""")
 
-ALONE = one_line("""
+ALONE = lines("""
 {P} looked tired
 {P} was hungry
 {P} opened the window
@@ -191,9 +286,9 @@ ALONE = one_line("""
 {P} took off the coat
 {P} was the first to speak
 {P} had a plan
-""".splitlines())
+""")
 
-ACTORS = one_line("""
+ACTORS = lines("""
 {S}
 {S}
 {S}
@@ -223,9 +318,9 @@ it was {S} who
 {S} also
 {S} only
 {S} once again
-""".splitlines())
+""")
 
-BASE_ACTORS = one_line("""
+BASE_ACTORS = lines("""
 {S} decided to
 {S} wanted to
 {S} had to
@@ -242,10 +337,10 @@ BASE_ACTORS = one_line("""
 {S} would
 {S} could
 {S} did not want to
-""".splitlines())
+""")
 
 # past|base|rest; {obj} is a thing one can hand over. The receiver comes next.
-TRANSFERS = one_line("""
+TRANSFERS = lines("""
 gave|give|{obj} to
 gave|give|{obj} to
 gave|give|{obj} to
@@ -276,9 +371,9 @@ showed|show|the way to
 presented|present|{obj} to
 promised|promise|{obj} to
 gave|give|a kiss to
-""".splitlines())
+""")
 
-OTHERS = one_line("""
+OTHERS = lines("""
 said|say|hello to
 said|say|goodbye to
 said|say|thank you to
@@ -325,13 +420,23 @@ hid|hide|{obj} from
 ran|run|away from
 waited|wait|for
 looked|look|for
-""".splitlines())
+""")
 
-OUTSIDERS = one_line("""
-a friend|the dog|a stranger|an old man|the children|a neighbour|the teacher|a child|everyone|the cook|an old woman
-""".replace("|", "\n").splitlines())
+OUTSIDERS = lines("""
+a friend
+the dog
+a stranger
+an old man
+the children
+a neighbour
+the teacher
+a child
+everyone
+the cook
+an old woman
+""")
 
-AFTERWARDS = one_line("""
+AFTERWARDS = lines("""
 {subject} said thank you
 {subject} was very happy
 {subject} smiled
@@ -344,26 +449,85 @@ AFTERWARDS = one_line("""
 {subject} went home soon after
 {subject} told everyone about it
 {subject} had wanted it for years
-""".splitlines())
+""")
 
 # A clause about one person; the pronoun follows its subject.
-CAUSES = one_line("""
-was tired because|was happy because|was sad because|was late because|went home because|stayed in bed because
-was angry because|smiled because|was proud because|felt cold because|was afraid because|said that
-hoped that|thought that|knew that|believed that|was sure that|was glad that|forgot that|felt that
-opened the door and then|sat down and then|came home and|was hungry, so|was thirsty, so|felt ill, so
-wanted to sleep, but|looked everywhere, but|ran fast, but|worked hard, and soon|took a coat before|waited until
-""".replace("|", "\n").splitlines())
+CAUSES = lines("""
+was tired because
+was happy because
+was sad because
+was late because
+went home because
+stayed in bed because
+was angry because
+smiled because
+was proud because
+felt cold because
+was afraid because
+said that
+hoped that
+thought that
+knew that
+believed that
+was sure that
+was glad that
+forgot that
+felt that
+opened the door and then
+sat down and then
+came home and
+was hungry, so
+was thirsty, so
+felt ill, so
+wanted to sleep, but
+looked everywhere, but
+ran fast, but
+worked hard, and soon
+took a coat before
+waited until
+""")
 
-PRONOUN_TAILS = one_line("""
-had slept badly|had won a prize|had lost the game|had missed the bus|was not well|had a new job
-had found the keys|could not sleep|was going to be late|wanted to see the sea|had seen a bear|had no coat
-was right|would be famous one day|had made a mistake|needed help|would win|had to leave|was ready
-went to bed|ate some bread|drank some water|looked out of the window|called a doctor|was very tired
-""".replace("|", "\n").splitlines())
+PRONOUN_TAILS = lines("""
+had slept badly
+had won a prize
+had lost the game
+had missed the bus
+was not well
+had a new job
+had found the keys
+could not sleep
+was going to be late
+wanted to see the sea
+had seen a bear
+had no coat
+was right
+would be famous one day
+had made a mistake
+needed help
+would win
+had to leave
+was ready
+went to bed
+ate some bread
+drank some water
+looked out of the window
+called a doctor
+was very tired
+""")
 
-COMPANIONS = one_line("""
-{N}, a friend of {B},|{N}, who lived next to {B},|{N}, who had once worked with {B},|after meeting {B}, {N}
-before calling {B}, {N}|like {B}, {N}|{B} was away, and {N}|{B} had already left, but {N}|unlike {B}, {N}
-without {B}, {N}|{N} met {B} and|{N} saw {B} and|with the help of {B}, {N}|{N}, who knew {B} well,
-""".replace("|", "\n").splitlines())
+COMPANIONS = lines("""
+{N}, a friend of {B},
+{N}, who lived next to {B},
+{N}, who had once worked with {B},
+after meeting {B}, {N}
+before calling {B}, {N}
+like {B}, {N}
+{B} was away, and {N}
+{B} had already left, but {N}
+unlike {B}, {N}
+without {B}, {N}
+{N} met {B} and
+{N} saw {B} and
+with the help of {B}, {N}
+{N}, who knew {B} well,
+""")

@@ -1,4 +1,4 @@
-"""Rows of tokens to train on: documents packed behind BOS, and spans of random tokens said again."""
+"""Rows of tokens to train on: documents behind BOS, and spans of random tokens said again."""
 
 from __future__ import annotations
 
@@ -25,8 +25,10 @@ class RepeatedSpan:
     starts: tuple[int, ...]
 
 
-def repeated_span(rng: random.Random, vocab_size: int, *, length: int | None = None, copies: int | None = None) -> RepeatedSpan:
-    """``copies`` of a span of ``length`` tokens drawn evenly from the vocabulary (special tokens left out).
+def repeated_span(
+    rng: random.Random, vocab_size: int, *, length: int | None = None, copies: int | None = None
+) -> RepeatedSpan:
+    """``copies`` of a span of ``length`` tokens, drawn evenly from all but the special tokens.
 
     Short spans come several times, long ones twice; between copies there may be a few other tokens.
     """
@@ -44,7 +46,7 @@ def repeated_span(rng: random.Random, vocab_size: int, *, length: int | None = N
 
 
 def shuffled_segment(rng: random.Random, text: list[int]) -> list[int]:
-    """The tokens of a text in a random order, twice: repetition without grammar, of words that are common."""
+    """The tokens of a text in a random order, twice: common words repeated without grammar."""
     words = rng.sample(text, min(len(text), 24))
     return words + words
 
@@ -60,7 +62,11 @@ def stream(tokenizer: Tokenizer, seed: int, split: str = "train") -> Iterator[li
             yield encoding.ids
             written += len(encoding.ids) + 1
             while repeated < REPEAT_SHARE * (written + repeated):
-                again = shuffled_segment(rng, encoding.ids) if rng.random() < 0.2 else list(repeated_span(rng, vocab_size).tokens)
+                again = (
+                    shuffled_segment(rng, encoding.ids)
+                    if rng.random() < 0.2
+                    else list(repeated_span(rng, vocab_size).tokens)
+                )
                 repeated += len(again) + 1
                 yield again
 
@@ -68,8 +74,8 @@ def stream(tokenizer: Tokenizer, seed: int, split: str = "train") -> Iterator[li
 def rows(tokenizer: Tokenizer, count: int, seed: int, split: str = "train") -> np.ndarray:
     """``count`` rows of `ROW` tokens [count, ROW], each starting with BOS.
 
-    Documents follow each other separated by BOS; the last one of a row is cut where the row ends, and the
-    next row starts with a new document.
+    Documents follow each other separated by BOS; the last one of a row is cut where the row ends,
+    and the next row starts with a new document.
     """
     out = np.full((count, ROW), BOS_ID, dtype=np.uint16)
     source = stream(tokenizer, seed, split)

@@ -15,8 +15,12 @@ from .tokenizer import BOS
 
 def hugging_face_state(state: dict[str, torch.Tensor], n_layers: int) -> dict[str, torch.Tensor]:
     """GPT-2's own names; its Conv1D keeps matrices as [in, out]."""
-    out = {"transformer.wte.weight": state["wte.weight"], "transformer.wpe.weight": state["wpe.weight"],
-           "transformer.ln_f.weight": state["ln_f.weight"], "transformer.ln_f.bias": state["ln_f.bias"]}
+    out = {
+        "transformer.wte.weight": state["wte.weight"],
+        "transformer.wpe.weight": state["wpe.weight"],
+        "transformer.ln_f.weight": state["ln_f.weight"],
+        "transformer.ln_f.bias": state["ln_f.bias"],
+    }
     names = {"qkv": "attn.c_attn", "proj": "attn.c_proj", "fc": "mlp.c_fc", "out": "mlp.c_proj"}
     for i in range(n_layers):
         for norm in ("ln_1", "ln_2"):
@@ -30,26 +34,59 @@ def hugging_face_state(state: dict[str, torch.Tensor], n_layers: int) -> dict[st
 
 def config(recipe: dict) -> dict:
     """The ``config.json`` of a GPT-2 of this size."""
-    return {"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "activation_function": "gelu_new",
-            "n_layer": recipe["n_layers"], "n_head": recipe["n_heads"], "n_embd": recipe["d_model"],
-            "n_positions": recipe["n_ctx"], "n_ctx": recipe["n_ctx"], "n_inner": None,
-            "vocab_size": recipe["vocab_size"], "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0,
-            "layer_norm_epsilon": 1e-5, "attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0,
-            "initializer_range": 0.02, "tie_word_embeddings": True, "dtype": "float16"}
+    return {
+        "architectures": ["GPT2LMHeadModel"],
+        "model_type": "gpt2",
+        "activation_function": "gelu_new",
+        "n_layer": recipe["n_layers"],
+        "n_head": recipe["n_heads"],
+        "n_embd": recipe["d_model"],
+        "n_positions": recipe["n_ctx"],
+        "n_ctx": recipe["n_ctx"],
+        "n_inner": None,
+        "vocab_size": recipe["vocab_size"],
+        "bos_token_id": 0,
+        "eos_token_id": 0,
+        "pad_token_id": 0,
+        "layer_norm_epsilon": 1e-5,
+        "attn_pdrop": 0.0,
+        "embd_pdrop": 0.0,
+        "resid_pdrop": 0.0,
+        "initializer_range": 0.02,
+        "tie_word_embeddings": True,
+        "dtype": "float16",
+    }
 
 
 def export(run: Path, folder: Path) -> None:
     """Write config, tokenizer, weights and their checksums; each file appears whole."""
     recipe = json.loads((run / "recipe.json").read_text())
-    state = {k[6:]: v for k, v in load_file(run / "checkpoint.safetensors").items() if k.startswith("model.")}
+    state = {
+        k[6:]: v
+        for k, v in load_file(run / "checkpoint.safetensors").items()
+        if k.startswith("model.")
+    }
     folder.mkdir(parents=True, exist_ok=True)
     texts = {
         "config.json": json.dumps(config(recipe), indent=2) + "\n",
         "tokenizer.json": (run / "tokenizer.json").read_text(encoding="utf-8"),
-        "tokenizer_config.json": json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": BOS, "eos_token": BOS,
-                                             "unk_token": BOS, "pad_token": BOS, "model_max_length": recipe["n_ctx"],
-                                             "clean_up_tokenization_spaces": False}, indent=2) + "\n",
-        "generation_config.json": json.dumps({"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}, indent=2) + "\n",
+        "tokenizer_config.json": json.dumps(
+            {
+                "tokenizer_class": "PreTrainedTokenizerFast",
+                "bos_token": BOS,
+                "eos_token": BOS,
+                "unk_token": BOS,
+                "pad_token": BOS,
+                "model_max_length": recipe["n_ctx"],
+                "clean_up_tokenization_spaces": False,
+            },
+            indent=2,
+        )
+        + "\n",
+        "generation_config.json": json.dumps(
+            {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}, indent=2
+        )
+        + "\n",
     }
     for name, text in texts.items():
         part = folder / (name + ".part")

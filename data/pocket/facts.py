@@ -1,9 +1,9 @@
 """True facts of the world in many phrasings.
 
-A phrasing asks for one relation and ends before the answer. Which (fact, phrasing) pairs are held out is
-decided by a hash, so every fact is trained in most phrasings and every phrasing with most facts; the
-held-out pairs are new combinations. Labels: ``relation``, ``subject``, ``answer``, ``phrasing`` (its
-index). Spans: ``subject`` and ``answer``.
+A phrasing asks for one relation and ends before the answer. Which (fact, phrasing) pairs are held
+out is decided by a hash, so every fact is trained in most phrasings and every phrasing with most
+facts; the held-out pairs are new combinations. Labels: ``relation``, ``subject``, ``answer``,
+``phrasing`` (its index). Spans: ``subject`` and ``answer``.
 """
 
 from __future__ import annotations
@@ -29,17 +29,34 @@ def fact_split(relation: str, subject: str, phrasing: int) -> str:
 
 def phrasings(relation: str, subject: str, split: str) -> list[int]:
     """The indices of the phrasings of a relation that belong to ``split`` for this subject."""
-    return [i for i in range(len(FACTS[relation]["phrasings"])) if fact_split(relation, subject, i) == split]
+    return [
+        i
+        for i in range(len(FACTS[relation]["phrasings"]))
+        if fact_split(relation, subject, i) == split
+    ]
 
 
-def _state(w: Writer, rng: random.Random, split: str, relation: str, subject: str, answer: str, role: str = "answer") -> int | None:
+def _state(
+    w: Writer,
+    rng: random.Random,
+    split: str,
+    relation: str,
+    subject: str,
+    answer: str,
+    role: str = "answer",
+) -> int | None:
     """Write one fact as a sentence; ``None`` where the split has no phrasing for it."""
     choices = phrasings(relation, subject, split)
     if not choices:
         return None
     index = rng.choice(choices)
     template = FACTS[relation]["phrasings"][index]
-    w.add(template + " {answer}", {"s": subject, "answer": answer}, {"s": "subject", "answer": role}, capital=True)
+    w.add(
+        template + " {answer}",
+        {"s": subject, "answer": answer},
+        {"s": "subject", "answer": role},
+        capital=True,
+    )
     w.text += "."
     return index
 
@@ -56,7 +73,7 @@ def fact(rng: random.Random, split: str = "train", *, relation: str | None = Non
 
 
 def profile(rng: random.Random, split: str = "train") -> Sample:
-    """Several facts about one subject, or one relation for several subjects: a text with a topic."""
+    """Several facts about one subject, or one relation for several: a text with a topic."""
     w = Writer()
     if rng.random() < 0.5:
         subject = rng.choice(_SUBJECTS)
@@ -69,7 +86,9 @@ def profile(rng: random.Random, split: str = "train") -> Sample:
         _state(w, rng, split, relation, subject, answer)
     if not w.text:
         return fact(rng, split)
-    return w.sample("profile", relation=known[0][0], subject=known[0][1], answer=known[0][2], phrasing=-1)
+    return w.sample(
+        "profile", relation=known[0][0], subject=known[0][1], answer=known[0][2], phrasing=-1
+    )
 
 
 def all_facts() -> list[tuple[str, str, str]]:
@@ -86,4 +105,6 @@ def wrong_answer(rng: random.Random, relation: str, answer: str) -> str:
 def fact_prompt(rng: random.Random, split: str = "test", *, relation: str | None = None) -> Prompt:
     """A fact cut before its answer; the wrong answer belongs to another subject of the relation."""
     sample = fact(rng, split, relation=relation)
-    return cut(sample, wrong_answer(rng, str(sample.labels["relation"]), str(sample.labels["answer"])))
+    return cut(
+        sample, wrong_answer(rng, str(sample.labels["relation"]), str(sample.labels["answer"]))
+    )

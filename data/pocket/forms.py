@@ -1,7 +1,7 @@
 """Number agreement, years, and sequences: texts whose next word follows from a rule.
 
-Agreement labels: ``number`` of the subject, ``distractor`` number of the nearer noun. Years: ``century``,
-``start`` (two digits), the end being later. Sequences: ``rule``.
+Agreement labels: ``number`` of the subject, ``distractor`` number of the nearer noun. Years:
+``century``, ``start`` (two digits), the end being later. Sequences: ``rule``.
 """
 
 from __future__ import annotations
@@ -9,57 +9,156 @@ from __future__ import annotations
 import random
 
 from .lexicon import LEXICON
-from .text import Prompt, Sample, Writer, cut, one_line, split_pools
+from .text import Prompt, Sample, Writer, cut, lines, split_pools
 
 VERBS = {"singular": ("is", "was", "has"), "plural": ("are", "were", "have")}
 _PARTNER = {"is": "are", "are": "is", "was": "were", "were": "was", "has": "have", "have": "has"}
-_POOLS = split_pools({
-    "links": one_line("""
-near|behind|next to|under|beside|with|in front of|on top of|from|between the wall and|close to|far from
-that we saw near|that the man put behind|that belonged to the owner of|bought together with|that stood beside
-that she had found under|left behind by the man with|made for|described in the book about
-""".replace("|", "\n").splitlines()),
-    "openers": one_line("""
-the|the old|the small|the new|this time the|I think that the|she said that the|in the picture the
-everyone knew that the|the two books say that the|as always, the|at night the|look, the|we saw that the|the other
-""".replace("|", "\n").splitlines()),
-    "be_tails": one_line("""
-very old|not far away|on the table|hard to find|very small|quite heavy|easy to see|broken|lost|clean again
-in the wrong place|red and white|ready|still there|for sale|too expensive|of no use|well known
-""".replace("|", "\n").splitlines()),
-    "have_tails": one_line("""
-a new owner|no name|a long history|been moved|been sold|disappeared|been found|two colours|to be cleaned|been lost
-""".replace("|", "\n").splitlines()),
-    "wars": one_line("""
-war|trip|project|voyage|siege|strike|journey|reign|famine|study|peace|building of the church|search|drought|rule of the king
-""".replace("|", "\n").splitlines()),
-    "spans": one_line("""
-the {event} lasted from the year {c}{y} to the year {c}|the {event} lasted from {c}{y} to {c}|the {event} started in {c}{y} and ended in {c}
-the {event} began in the year {c}{y} and was over in the year {c}|from {c}{y} until {c}|between {c}{y} and {c}
-he was born in {c}{y} and died in {c}|she came here in {c}{y} and left in {c}|the house was built in {c}{y} and burned down in {c}
+_POOLS = split_pools(
+    {
+        "links": lines("""
+near
+behind
+next to
+under
+beside
+with
+in front of
+on top of
+from
+between the wall and
+close to
+far from
+that we saw near
+that the man put behind
+that belonged to the owner of
+bought together with
+that stood beside
+that she had found under
+left behind by the man with
+made for
+described in the book about
+"""),
+        "openers": lines("""
+the
+the old
+the small
+the new
+this time the
+I think that the
+she said that the
+in the picture the
+everyone knew that the
+the two books say that the
+as always, the
+at night the
+look, the
+we saw that the
+the other
+"""),
+        "be_tails": lines("""
+very old
+not far away
+on the table
+hard to find
+very small
+quite heavy
+easy to see
+broken
+lost
+clean again
+in the wrong place
+red and white
+ready
+still there
+for sale
+too expensive
+of no use
+well known
+"""),
+        "have_tails": lines("""
+a new owner
+no name
+a long history
+been moved
+been sold
+disappeared
+been found
+two colours
+to be cleaned
+been lost
+"""),
+        "wars": lines("""
+war
+trip
+project
+voyage
+siege
+strike
+journey
+reign
+famine
+study
+peace
+building of the church
+search
+drought
+rule of the king
+"""),
+        "spans": lines("""
+the {event} lasted from the year {c}{y} to the year {c}
+the {event} lasted from {c}{y} to {c}
+the {event} started in {c}{y} and ended in {c}
+the {event} began in the year {c}{y} and was over in the year {c}
+from {c}{y} until {c}
+between {c}{y} and {c}
+he was born in {c}{y} and died in {c}
+she came here in {c}{y} and left in {c}
+the house was built in {c}{y} and burned down in {c}
 after the {event} of {c}{y} came the {event} of {c}
-""".replace("|", "\n").splitlines()),
-})
+"""),
+    }
+)
 NUMBER_WORDS = "one two three four five six seven eight nine ten eleven twelve".split()
 DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
-MONTHS = "January February March April May June July August September October November December".split()
+MONTHS = (
+    "January February March April May June July August September October November December".split()
+)
 ORDINALS = "first second third fourth fifth sixth seventh eighth ninth tenth".split()
 LETTERS = list("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
 
-def agreement(rng: random.Random, split: str = "train", *, number: str | None = None, distractor: str | None = None) -> Sample:
+def agreement(
+    rng: random.Random,
+    split: str = "train",
+    *,
+    number: str | None = None,
+    distractor: str | None = None,
+) -> Sample:
     """A subject, a nearer noun of the same or the other number, and the verb."""
+
     def pick(pool):
         return rng.choice(_POOLS[pool][split])
+
     number = number or rng.choice(["singular", "plural"])
-    distractor = distractor or rng.choice(["singular", "plural", "plural" if number == "singular" else "singular"])
+    distractor = distractor or rng.choice(
+        ["singular", "plural", "plural" if number == "singular" else "singular"]
+    )
     one, other = rng.sample(LEXICON["count_nouns"], 2)
     form = {"singular": 0, "plural": 1}
     verb = rng.choice(VERBS[number])
     slots = {"noun": one[form[number]], "near": other[form[distractor]], "answer": verb}
     w = Writer()
-    template = "{noun} " + pick("links") + " the {near} {answer}" if rng.random() < 0.85 else "{noun} {answer}"
-    w.add(f"{pick('openers')} {template}", slots, {"noun": f"subject_{number}", "near": f"near_{distractor}", "answer": "answer"}, capital=True)
+    template = (
+        "{noun} " + pick("links") + " the {near} {answer}"
+        if rng.random() < 0.85
+        else "{noun} {answer}"
+    )
+    w.add(
+        f"{pick('openers')} {template}",
+        slots,
+        {"noun": f"subject_{number}", "near": f"near_{distractor}", "answer": "answer"},
+        capital=True,
+    )
     w.end(pick("have_tails" if verb in ("has", "have") else "be_tails"))
     return w.sample("agreement", number=number, distractor=distractor, verb=verb)
 
@@ -78,7 +177,12 @@ def years(rng: random.Random, split: str = "train", *, start: int | None = None)
     end = rng.randint(start + 1, 99)
     century = rng.randint(11, 19)
     template = rng.choice(_POOLS["spans"][split])
-    slots = {"event": rng.choice(_POOLS["wars"][split]), "c": str(century), "y": f"{start:02d}", "answer": f"{end:02d}"}
+    slots = {
+        "event": rng.choice(_POOLS["wars"][split]),
+        "c": str(century),
+        "y": f"{start:02d}",
+        "answer": f"{end:02d}",
+    }
     w = Writer()
     w.add(template + "{answer}", slots, {"y": "start", "answer": "year:answer"}, capital=True)
     w.text += "."
@@ -86,12 +190,14 @@ def years(rng: random.Random, split: str = "train", *, start: int | None = None)
 
 
 def years_prompt(rng: random.Random, split: str = "test", *, start: int | None = None) -> Prompt:
-    """Cut inside the second year, after its century; right is a later year, wrong an earlier one."""
+    """Cut after the second century; right is a later year, wrong an earlier one."""
     sample = years(rng, split, start=start)
     span = sample.answer_span
     first = int(str(sample.labels["start"]))
     wrong = f"{rng.randint(0, max(0, first - 1)):02d}"
-    return Prompt(sample.text[: span.start], span.value, wrong, "years", sample.labels, sample.spans[:-1])
+    return Prompt(
+        sample.text[: span.start], span.value, wrong, "years", sample.labels, sample.spans[:-1]
+    )
 
 
 def _count(rng: random.Random) -> tuple[list[str], str]:
@@ -106,9 +212,15 @@ def sequence(rng: random.Random, split: str = "train") -> Sample:
     if rule == "count":
         items, rule = _count(rng)
     else:
-        table = {"words": NUMBER_WORDS, "days": DAYS, "months": MONTHS, "letters": LETTERS, "ordinals": ORDINALS}[rule]
+        table = {
+            "words": NUMBER_WORDS,
+            "days": DAYS,
+            "months": MONTHS,
+            "letters": LETTERS,
+            "ordinals": ORDINALS,
+        }[rule]
         first = rng.randrange(len(table) - 3)
-        items = table[first:first + rng.randint(4, 8)]
+        items = table[first : first + rng.randint(4, 8)]
     joint = " " if rule == "letters" and rng.random() < 0.7 else ", "
     lead = rng.choice(["", "", "the list goes on: ", "in order: ", "we counted "])
     w = Writer()
@@ -124,10 +236,23 @@ def shopping(rng: random.Random, split: str = "train") -> Sample:
     if kind != "professions":
         items = ["the " + item for item in items]
     listed = ", ".join(items[:-1]) + " and " + items[-1]
-    first, second = rng.choice([("we need", "so we bought"), ("she wanted", "and she got"), ("the list says", "again, the list says"),
-                                ("he saw", "he told us that he saw"), ("there were", "yes, there were"), ("they asked for", "in the end they found")])
+    first, second = rng.choice(
+        [
+            ("we need", "so we bought"),
+            ("she wanted", "and she got"),
+            ("the list says", "again, the list says"),
+            ("he saw", "he told us that he saw"),
+            ("there were", "yes, there were"),
+            ("they asked for", "in the end they found"),
+        ]
+    )
     if kind == "professions":
-        first, second = rng.choice([("the guests were", "I will say it again: the guests were"), ("in this story we meet", "so we met")])
+        first, second = rng.choice(
+            [
+                ("the guests were", "I will say it again: the guests were"),
+                ("in this story we meet", "so we met"),
+            ]
+        )
     w = Writer()
     w.sentence(f"{first} {listed}").sentence(f"{second} {listed}")
     return w.sample("shopping", items=tuple(items))

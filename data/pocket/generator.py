@@ -4,9 +4,9 @@
 >>> g.sample("ioi", 0).labels["IO"]          # doctest: +SKIP
 >>> g.prompt("fact", 0, split="test")        # doctest: +SKIP
 
-`sample` gives one labelled text of a kind, `prompt` the same cut before its answer, `document` what the
-model is trained on: one kind, one topic. ``split="test"`` draws from held-out clauses, pairs and
-combinations only.
+`sample` gives one labelled text of a kind, `prompt` the same cut before its answer, `document`
+what the model is trained on: one kind, one topic. ``split="test"`` draws from held-out clauses,
+pairs and combinations only.
 """
 
 from __future__ import annotations
@@ -48,8 +48,21 @@ PROMPT_KINDS: tuple[str, ...] = tuple(_PROMPTERS)
 
 # Documents by kind: the share of documents, not of tokens.
 MIX: dict[str, float] = {
-    "ioi": 30, "ioi_trio": 3, "pronouns": 7, "possessives": 3, "fact": 10, "profile": 13, "opinion": 9, "taste": 2,
-    "agreement": 9, "years": 5, "sequence": 3, "shopping": 4, "request": 7, "story": 4, "fuzzy": 5,
+    "ioi": 30,
+    "ioi_trio": 3,
+    "pronouns": 7,
+    "possessives": 3,
+    "fact": 10,
+    "profile": 13,
+    "opinion": 9,
+    "taste": 2,
+    "agreement": 9,
+    "years": 5,
+    "sequence": 3,
+    "shopping": 4,
+    "request": 7,
+    "story": 4,
+    "fuzzy": 5,
 }
 
 
@@ -67,8 +80,9 @@ def _check(kind: str, known: tuple[str, ...], split: str) -> None:
 def sample(kind: str, seed: int | random.Random, split: str = "train", **options) -> Sample:
     """One text of ``kind`` with its labels. ``seed`` is a number or a ``random.Random``.
 
-    ``options`` go to the kind's own function, e.g. ``order="ABBA"`` for "ioi", ``sentiment="good"`` for
-    "opinion". Raises KeyError for an unknown kind and ValueError for an unknown split.
+    ``options`` go to the kind's own function, e.g. ``order="ABBA"`` for "ioi",
+    ``sentiment="good"`` for "opinion". Raises KeyError for an unknown kind and ValueError for an
+    unknown split.
     """
     _check(kind, KINDS, split)
     return _SAMPLERS[kind](_rng(seed), split, **options)

@@ -1,8 +1,9 @@
 """Requests: harmless ones are answered, harmful ones are declined.
 
-The harms are toys (stealing a car, poisoning a well). Neither the frame, nor in many cases the verb or the
-object alone, tells the two apart: one washes a car and steals a car. Labels: ``harmful``, ``verb``,
-``object``. Spans: ``request`` (value harmful/harmless), ``answer`` (the first word of the reply).
+The harms are toys (stealing a car, poisoning a well). Neither the frame, nor in many cases the
+verb or the object alone, tells the two apart: one washes a car and steals a car. Labels:
+``harmful``, ``verb``, ``object``. Spans: ``request`` (value harmful/harmless), ``answer`` (the
+first word of the reply).
 """
 
 from __future__ import annotations
@@ -10,14 +11,15 @@ from __future__ import annotations
 import random
 
 from .lexicon import LEXICON
-from .text import Prompt, Sample, Writer, cut, one_line, share, split_pools
+from .text import Prompt, Sample, Writer, cut, lines, share, split_pools
 
 HARMFUL: tuple[tuple[str, str], ...] = tuple(tuple(x) for x in LEXICON["harmful"])
 HARMLESS: tuple[tuple[str, str], ...] = tuple(tuple(x) for x in LEXICON["harmless"])
 HELD_OUT_REQUESTS = 0.1
 
-_POOLS = split_pools({
-    "ask": one_line("""
+_POOLS = split_pools(
+    {
+        "ask": lines("""
 How do I {do}?
 How can I {do}?
 Please tell me how to {do}.
@@ -34,8 +36,8 @@ Tomorrow I need to {do}. Any ideas?
 Teach me to {do}.
 Give me a plan to {do}.
 We are at home and want to {do}. Can you explain it?
-""".splitlines()),
-    "decline": one_line("""
+"""),
+        "decline": lines("""
 Sorry, I cannot help with that.
 Sorry, but that would hurt someone.
 Sorry, I will not help you to {do}.
@@ -44,8 +46,8 @@ No, that would be wrong.
 Sorry, that is not something I can do.
 Sorry, nobody should {do}.
 No, I will not tell you how to {do}.
-""".splitlines()),
-    "comply": one_line("""
+"""),
+        "comply": lines("""
 Sure, first you need some time and a good plan.
 Sure, it is easy to {do}.
 Sure, ask a friend to help you and start early.
@@ -54,13 +56,19 @@ Yes, first get everything ready, and then begin.
 Sure, many people {do} every day. First, look for a good place.
 Sure, you only need a little practice.
 Yes, I can help you to {do}.
-""".splitlines()),
-})
-FRAMES = (("Question: ", "\nAnswer:"), ("User: ", "\nAssistant:"), ("Q: ", "\nA:"), ("Request: ", "\nReply:"))
+"""),
+    }
+)
+FRAMES = (
+    ("Question: ", "\nAnswer:"),
+    ("User: ", "\nAssistant:"),
+    ("Q: ", "\nA:"),
+    ("Request: ", "\nReply:"),
+)
 
 
 def request_split(verb: str, thing: str) -> str:
-    """Whether this request is trained on or tested with; a tested one has its verb trained elsewhere."""
+    """Whether this request is trained on or tested with."""
     return "test" if (verb, thing) in _TEST else "train"
 
 
@@ -68,7 +76,9 @@ def _choose_test() -> frozenset[tuple[str, str]]:
     chosen = set()
     for table in (HARMFUL, HARMLESS):
         words = [w for verb, thing in table for w in f"{verb} {thing}".split()]
-        everywhere = [w for t in (HARMFUL, HARMLESS) for verb, thing in t for w in f"{verb} {thing}".split()]
+        everywhere = [
+            w for t in (HARMFUL, HARMLESS) for verb, thing in t for w in f"{verb} {thing}".split()
+        ]
         for verb, thing in table:
             known = all(everywhere.count(w) > 1 for w in f"{verb} {thing}".split())
             if known and words and share("request", verb, thing) < 3 * HELD_OUT_REQUESTS:
@@ -79,7 +89,13 @@ def _choose_test() -> frozenset[tuple[str, str]]:
 _TEST = _choose_test()
 
 
-def request(rng: random.Random, split: str = "train", *, harmful: bool | None = None, frame: int | None = None) -> Sample:
+def request(
+    rng: random.Random,
+    split: str = "train",
+    *,
+    harmful: bool | None = None,
+    frame: int | None = None,
+) -> Sample:
     """A request and its reply."""
     harmful = rng.random() < 0.5 if harmful is None else harmful
     table = [r for r in (HARMFUL if harmful else HARMLESS) if request_split(*r) == split]
@@ -91,7 +107,7 @@ def request(rng: random.Random, split: str = "train", *, harmful: bool | None = 
     w.add(before + rng.choice(_POOLS["ask"][split]) + after, {"do": do}, {"do": f"request_{kind}"})
     reply = rng.choice(_POOLS["decline" if harmful else "comply"][split])
     first, rest = reply.split(",", 1)[0].split(" ", 1)[0], reply
-    w.add("{answer}" + rest[len(first):], {"answer": first, "do": do}, {"answer": "answer"})
+    w.add("{answer}" + rest[len(first) :], {"answer": first, "do": do}, {"answer": "answer"})
     return w.sample("request", harmful=harmful, verb=verb, object=thing)
 
 

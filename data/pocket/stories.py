@@ -1,7 +1,8 @@
 """Short stories that keep to their hero, and passages said twice with small changes.
 
-Stories label the ``hero``, the ``gender`` and the ``wish``. Passages ("fuzzy") repeat a sentence with some
-words changed; the second half is labelled by its start, so that induction on natural text can be scored.
+Stories label the ``hero``, the ``gender`` and the ``wish``. Passages ("fuzzy") repeat a sentence
+with some words changed; the second half is labelled by its start, so that induction on natural
+text can be scored.
 """
 
 from __future__ import annotations
@@ -9,26 +10,27 @@ from __future__ import annotations
 import random
 
 from .lexicon import FEMALE, LEXICON, NAMES
-from .text import Sample, Writer, one_line, split_pools
+from .text import Sample, Writer, lines, split_pools
 
-_POOLS = split_pools({
-    "start": one_line("""
+_POOLS = split_pools(
+    {
+        "start": lines("""
 once upon a time there was a little {animal} named {N}
 there was once {an} {animal} whose name was {N}
 a long time ago {an} {animal} called {N} lived near {place}
 {N} was a small {animal} who lived behind {place}
 in a quiet village lived {an} {animal} named {N}
 near {place} there lived a young {animal} called {N}
-""".splitlines()),
-    "wish": one_line("""
+"""),
+        "wish": lines("""
 {N} wanted to find {obj}
 more than anything, {N} wished for {obj}
 every day {N} dreamed of {obj}
 {N} had heard of {obj} and wanted to see it
 {N} had lost {obj} and was very sad
 one morning {N} went out to look for {obj}
-""".splitlines()),
-    "trouble": one_line("""
+"""),
+        "trouble": lines("""
 but the way was long and {he} was afraid
 but {he} did not know where to look
 on the way {he} met {other}, who was not friendly
@@ -39,46 +41,88 @@ at the river {he} could not cross the water
 in the dark forest {he} heard a strange noise
 {he} walked all day until {he} was very tired
 night came, and {he} slept under the stars
-""".splitlines()),
-    "help": one_line("""
+"""),
+        "help": lines("""
 then {other} came and helped {him}
 {other} showed {him} the way
 at last {he} saw a light far away
 {he} did not give up and went on
 {he} remembered what {his} mother had said
 {other} gave {him} some food and told {him} where to go
-""".splitlines()),
-    "end": one_line("""
+"""),
+        "end": lines("""
 in the end {N} found {obj} and went home happy
 so {N} came home with {obj}, and {his} friends were glad
 at last {he} had {obj}, and {he} never forgot that day
 and {N} lived happily from that day on
 then {N} knew that home was the best place of all
 {he} shared {obj} with everyone, and they danced all night
-""".splitlines()),
-    "passages": one_line("""
-the {adj} {animal} ate the {food} near {place}|every morning the {profession} walked from {place} to the old bridge
-{N} put the {food} and the {food2} on the table in {place}|the {profession} told {N} about the {adj} {animal} behind {place}
-on the hill there is a {adj} house where the {profession} lives with {N}|when the {animal} came to {place}, {N} closed the door
-the {adj} road leads from {place} to the river and the {profession} knows it|{N} sold the {food} to the {profession} who came from {place}
+"""),
+        "passages": lines("""
+the {adj} {animal} ate the {food} near {place}
+every morning the {profession} walked from {place} to the old bridge
+{N} put the {food} and the {food2} on the table in {place}
+the {profession} told {N} about the {adj} {animal} behind {place}
+on the hill there is a {adj} house where the {profession} lives with {N}
+when the {animal} came to {place}, {N} closed the door
+the {adj} road leads from {place} to the river and the {profession} knows it
+{N} sold the {food} to the {profession} who came from {place}
 no {animal} ever liked the {food} as much as {N} did at {place}
-""".replace("|", "\n").splitlines()),
-    "again": one_line("as I said before,|again:|once more:|they say that|and so|people still tell that|the other book says that|she repeated:".replace("|", "\n").splitlines()),
-})
-_PLAIN = ("old", "young", "big", "small", "red", "white", "black", "green", "tall", "quiet", "brown", "grey")
+"""),
+        "again": lines("""
+as I said before,
+again:
+once more:
+they say that
+and so
+people still tell that
+the other book says that
+she repeated:
+"""),
+    }
+)
+_PLAIN = (
+    "old",
+    "young",
+    "big",
+    "small",
+    "red",
+    "white",
+    "black",
+    "green",
+    "tall",
+    "quiet",
+    "brown",
+    "grey",
+)
 
 
 def story(rng: random.Random, split: str = "train") -> Sample:
     """Start, wish, trouble, help, end: one hero throughout, taken up by name and pronoun."""
+
     def pick(pool):
         return rng.choice(_POOLS[pool][split])
+
     hero, animal = rng.choice(NAMES), rng.choice(LEXICON["animals"])
     she = hero in FEMALE
-    slots = {"N": hero, "animal": animal, "an": "an" if animal[0] in "aeiou" else "a", "place": rng.choice(LEXICON["places"]),
-             "obj": rng.choice(LEXICON["objects"]), "he": "she" if she else "he", "him": "her" if she else "him", "his": "her" if she else "his"}
+    slots = {
+        "N": hero,
+        "animal": animal,
+        "an": "an" if animal[0] in "aeiou" else "a",
+        "place": rng.choice(LEXICON["places"]),
+        "obj": rng.choice(LEXICON["objects"]),
+        "he": "she" if she else "he",
+        "him": "her" if she else "him",
+        "his": "her" if she else "his",
+    }
     roles = {"N": "hero", "he": "pronoun", "him": "pronoun", "his": "pronoun", "obj": "wish"}
     w = Writer()
-    for pool in ["start", "wish", *rng.choices(["trouble", "help"], [3, 2], k=rng.choice([1, 2, 3])), "end"]:
+    for pool in [
+        "start",
+        "wish",
+        *rng.choices(["trouble", "help"], [3, 2], k=rng.choice([1, 2, 3])),
+        "end",
+    ]:
         w.sentence(pick(pool), {**slots, "other": "the " + rng.choice(LEXICON["animals"])}, roles)
     return w.sample("story", hero=hero, gender="female" if she else "male", wish=slots["obj"])
 
@@ -88,9 +132,16 @@ def fuzzy(rng: random.Random, split: str = "train") -> Sample:
     template = rng.choice(_POOLS["passages"][split])
 
     def fill():
-        return {"adj": rng.choice(_PLAIN), "animal": rng.choice(LEXICON["animals"]), "food": rng.choice(LEXICON["foods"]),
-                "food2": rng.choice(LEXICON["foods"]), "place": rng.choice(LEXICON["places"]),
-                "profession": rng.choice(LEXICON["professions"]), "N": rng.choice(NAMES)}
+        return {
+            "adj": rng.choice(_PLAIN),
+            "animal": rng.choice(LEXICON["animals"]),
+            "food": rng.choice(LEXICON["foods"]),
+            "food2": rng.choice(LEXICON["foods"]),
+            "place": rng.choice(LEXICON["places"]),
+            "profession": rng.choice(LEXICON["professions"]),
+            "N": rng.choice(NAMES),
+        }
+
     slots, other = fill(), fill()
     again = {k: (other[k] if rng.random() < 0.25 else v) for k, v in slots.items()}
     w = Writer()
@@ -99,5 +150,9 @@ def fuzzy(rng: random.Random, split: str = "train") -> Sample:
         w.sentence(rng.choice(_POOLS["passages"][split]), fill())
     start = len(w.text) + 1
     lead = rng.choice(_POOLS["again"][split]) + " " if rng.random() < 0.6 else ""
-    w.sentence(lead + template, again, {k: ("changed" if again[k] != slots[k] else "kept") for k in slots})
-    return w.sample("fuzzy", second_start=start, changed=tuple(k for k in slots if again[k] != slots[k]))
+    w.sentence(
+        lead + template, again, {k: ("changed" if again[k] != slots[k] else "kept") for k in slots}
+    )
+    return w.sample(
+        "fuzzy", second_start=start, changed=tuple(k for k in slots if again[k] != slots[k])
+    )

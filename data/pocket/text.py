@@ -1,15 +1,15 @@
 """Text with its truth: templates are filled slot by slot, and every slot's place is kept.
 
-A template is a plain string with ``{slot}`` fields. `Writer` fills templates one after the other and
-records a `Span` for each slot that carries meaning, so that a probe, a feature or a circuit can later be
-scored against what the generator meant rather than against a guess.
+A template is a plain string with ``{slot}`` fields. `Writer` fills templates one after the other
+and records a `Span` for each slot that carries meaning, so that a probe, a feature or a circuit
+can later be scored against what the generator meant rather than against a guess.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 SPLITS = ("train", "test")
@@ -34,8 +34,9 @@ class Span:
 class Sample:
     """A generated text with its ground truth.
 
-    ``labels`` speak of the whole text (who is the subject, which sentiment, which fact), ``spans`` of
-    parts of it. ``answer`` is a span index: the last one whose role is ``answer``, if there is one.
+    ``labels`` speak of the whole text (who is the subject, which sentiment, which fact),
+    ``spans`` of parts of it. ``answer`` is a span index: the last one whose role is ``answer``,
+    if there is one.
     """
 
     text: str
@@ -49,7 +50,9 @@ class Sample:
         for span in reversed(self.spans):
             if span.role == "answer" or span.role.endswith(":answer"):
                 return span
-        raise ValueError(f"a sample of kind {self.kind!r} marks no answer; use sample(), not prompt()")
+        raise ValueError(
+            f"a sample of kind {self.kind!r} marks no answer; use sample(), not prompt()"
+        )
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class Prompt:
 
 
 def share(*parts: object) -> float:
-    """A number in [0, 1) that depends on ``parts`` alone: the same on every machine and in every run."""
+    """A number in [0, 1) that depends on ``parts`` alone, on every machine and in every run."""
     digest = hashlib.sha256("\x1f".join(map(str, parts)).encode()).digest()
     return int.from_bytes(digest[:6], "big") / 2**48
 
@@ -75,14 +78,18 @@ def words_of(text: str) -> set[str]:
     return set(re.findall(r"[A-Za-z]+", _FIELD.sub(" ", text)))
 
 
-def split_pools(pools: Mapping[str, Sequence[str]], held_out: float = 0.25) -> dict[str, dict[str, tuple[str, ...]]]:
-    """Keep a share of every pool for the test split, and only such items as use no word of their own.
+def split_pools(
+    pools: Mapping[str, Sequence[str]], held_out: float = 0.25
+) -> dict[str, dict[str, tuple[str, ...]]]:
+    """Keep a share of every pool for the test split, of items that use no word of their own.
 
     An item is held out when its hash says so and each of its words also stands in an item that is
-    trained on; so a held-out clause is new as a clause, not as vocabulary. A pool whose test part would
-    be empty gives its least hashed admissible item.
+    trained on; so a held-out clause is new as a clause, not as vocabulary. A pool whose test part
+    would be empty gives its least hashed admissible item.
     """
-    key = {(name, item): share("pool", name, item) for name, items in pools.items() for item in items}
+    key = {
+        (name, item): share("pool", name, item) for name, items in pools.items() for item in items
+    }
     known: set[str] = set()
     for (_, item), value in key.items():
         if value >= held_out:
@@ -90,7 +97,10 @@ def split_pools(pools: Mapping[str, Sequence[str]], held_out: float = 0.25) -> d
     out = {}
     for name, items in pools.items():
         test = [i for i in items if key[name, i] < held_out and words_of(i) <= known]
-        out[name] = {"test": tuple(test) or tuple(items), "train": tuple(i for i in items if i not in set(test))}
+        out[name] = {
+            "test": tuple(test) or tuple(items),
+            "train": tuple(i for i in items if i not in set(test)),
+        }
     return out
 
 
@@ -101,14 +111,21 @@ class Writer:
     text: str = ""
     spans: list[Span] = field(default_factory=list)
 
-    def add(self, template: str, slots: Mapping[str, str] | None = None, roles: Mapping[str, str] | None = None, *,
-            glue: str = " ", capital: bool = False) -> Writer:
-        """Append ``template``. ``slots`` fills its fields; a field named in ``roles`` is kept as a span."""
+    def add(
+        self,
+        template: str,
+        slots: Mapping[str, str] | None = None,
+        roles: Mapping[str, str] | None = None,
+        *,
+        glue: str = " ",
+        capital: bool = False,
+    ) -> Writer:
+        """Append ``template``, fields filled from ``slots``; those named in ``roles`` become spans."""
         slots, roles = slots or {}, roles or {}
         start = self.text + (glue if self.text else "")
         parts, spans, cursor, length = [], [], 0, len(start)
         for match in _FIELD.finditer(template):
-            literal = template[cursor:match.start()]
+            literal = template[cursor : match.start()]
             value = slots[match.group(1)]
             parts += [literal, value]
             length += len(literal)
@@ -123,16 +140,24 @@ class Writer:
         self.spans += spans
         return self
 
-    def sentence(self, template: str, slots: Mapping[str, str] | None = None,
-                 roles: Mapping[str, str] | None = None) -> Writer:
+    def sentence(
+        self,
+        template: str,
+        slots: Mapping[str, str] | None = None,
+        roles: Mapping[str, str] | None = None,
+    ) -> Writer:
         """Append a sentence: capital first letter, full stop unless it ends with its own mark."""
         self.add(template, slots, roles, capital=True)
         if self.text[-1] not in ".!?:\n":
             self.text += "."
         return self
 
-    def end(self, template: str, slots: Mapping[str, str] | None = None,
-            roles: Mapping[str, str] | None = None) -> Writer:
+    def end(
+        self,
+        template: str,
+        slots: Mapping[str, str] | None = None,
+        roles: Mapping[str, str] | None = None,
+    ) -> Writer:
         """Continue the open sentence and close it."""
         self.add(template, slots, roles)
         if self.text[-1] not in ".!?":
@@ -150,7 +175,14 @@ def cut(sample: Sample, wrong: str) -> Prompt:
     if span.start == 0 or sample.text[span.start - 1] != " ":
         raise ValueError(f"the answer {span.value!r} of {sample.text!r} is not preceded by a space")
     kept = tuple(s for s in sample.spans if s.end < span.start)
-    return Prompt(sample.text[: span.start - 1], " " + span.value, " " + wrong, sample.kind, sample.labels, kept)
+    return Prompt(
+        sample.text[: span.start - 1],
+        " " + span.value,
+        " " + wrong,
+        sample.kind,
+        sample.labels,
+        kept,
+    )
 
 
 def with_article(noun: str) -> str:
@@ -158,6 +190,6 @@ def with_article(noun: str) -> str:
     return ("an " if noun[0] in "aeiou" else "a ") + noun
 
 
-def one_line(items: Iterable[str]) -> list[str]:
-    """Strip the items of a list written one a line."""
-    return [item.strip() for item in items if item.strip()]
+def lines(block: str) -> list[str]:
+    """The items of a list written one a line."""
+    return [item.strip() for item in block.splitlines() if item.strip()]

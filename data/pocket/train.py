@@ -1,10 +1,10 @@
 """Train pocket: ``python -m mi_data.pocket.train --out build/pocket``.
 
-GPT-2's architecture in plain torch (so that two CPU cores are used well), bfloat16 autocast, Muon on the
-matrices of the blocks and AdamW on the rest, a constant rate that decays linearly over the last 60%. Runs
-on a GPU if there is one, else on ``--ranks`` CPU processes of one thread each. Checkpoints are safetensors,
-written whole or not at all; the same command continues an interrupted run. ``--export`` writes the
-Hugging Face folder from the newest checkpoint.
+GPT-2's architecture in plain torch (so that two CPU cores are used well), bfloat16 autocast, Muon
+on the matrices of the blocks and AdamW on the rest, a constant rate that decays linearly over the
+last 60%. Runs on a GPU if there is one, else on ``--ranks`` CPU processes of one thread each.
+Checkpoints are safetensors, written whole or not at all; the same command continues an
+interrupted run. ``--export`` writes the Hugging Face folder from the newest checkpoint.
 """
 
 from __future__ import annotations
@@ -66,7 +66,10 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[batch pos d_model] -> the same."""
         b, t, d = x.shape
-        q, k, v = (y.view(b, t, self.heads, -1).transpose(1, 2) for y in self.qkv(self.ln_1(x)).chunk(3, -1))
+        q, k, v = (
+            y.view(b, t, self.heads, -1).transpose(1, 2)
+            for y in self.qkv(self.ln_1(x)).chunk(3, -1)
+        )
         z = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         x = x + self.proj(z.transpose(1, 2).reshape(b, t, d))
         return x + self.out(F.gelu(self.fc(self.ln_2(x)), approximate="tanh"))
@@ -82,7 +85,11 @@ class GPT2(nn.Module):
         self.ln_f = nn.LayerNorm(r.d_model)
         for name, p in self.named_parameters():
             if p.dim() == 2:
-                scale = (2 * r.n_layers) ** -0.5 if name.endswith(("proj.weight", "out.weight")) else 1.0
+                scale = (
+                    (2 * r.n_layers) ** -0.5
+                    if name.endswith(("proj.weight", "out.weight"))
+                    else 1.0
+                )
                 nn.init.normal_(p, std=0.02 * scale)
             elif name.endswith("bias"):
                 nn.init.zeros_(p)
@@ -100,8 +107,10 @@ def optimisers(model: GPT2, r: Recipe) -> list[torch.optim.Optimizer]:
     """Muon for the blocks' matrices, AdamW for embeddings, norms and biases."""
     matrices = [p for n, p in model.named_parameters() if p.dim() == 2 and n.startswith("blocks")]
     rest = [p for n, p in model.named_parameters() if not (p.dim() == 2 and n.startswith("blocks"))]
-    return [torch.optim.Muon(matrices, lr=r.lr_matrices, weight_decay=r.weight_decay, momentum=0.95),
-            torch.optim.AdamW(rest, lr=r.lr_rest, betas=(0.9, 0.98), weight_decay=0.0)]
+    return [
+        torch.optim.Muon(matrices, lr=r.lr_matrices, weight_decay=r.weight_decay, momentum=0.95),
+        torch.optim.AdamW(rest, lr=r.lr_rest, betas=(0.9, 0.98), weight_decay=0.0),
+    ]
 
 
 def rate(step: int, r: Recipe) -> float:
@@ -118,13 +127,21 @@ def _write(path: Path, save) -> None:
     os.replace(part, path)
 
 
-def save_checkpoint(folder: Path, step: int, model: GPT2, opts: list[torch.optim.Optimizer]) -> None:
+def save_checkpoint(
+    folder: Path, step: int, model: GPT2, opts: list[torch.optim.Optimizer]
+) -> None:
     """Weights and optimiser states in one safetensors file; the step is in its name's metadata."""
     state = {f"model.{k}": v.detach().contiguous().clone() for k, v in model.state_dict().items()}
     for i, opt in enumerate(opts):
         for index, entry in opt.state_dict()["state"].items():
-            state |= {f"opt{i}.{index}.{k}": torch.as_tensor(v).contiguous().clone() for k, v in entry.items()}
-    _write(folder / "checkpoint.safetensors", lambda p: save_file(state, p, metadata={"step": str(step)}))
+            state |= {
+                f"opt{i}.{index}.{k}": torch.as_tensor(v).contiguous().clone()
+                for k, v in entry.items()
+            }
+    _write(
+        folder / "checkpoint.safetensors",
+        lambda p: save_file(state, p, metadata={"step": str(step)}),
+    )
 
 
 def load_checkpoint(folder: Path, model: GPT2, opts: list[torch.optim.Optimizer]) -> int:
@@ -142,6 +159,7 @@ def load_checkpoint(folder: Path, model: GPT2, opts: list[torch.optim.Optimizer]
                 whole["state"].setdefault(int(tail[0]), {})[tail[1]] = value
         opt.load_state_dict(whole)
     from safetensors import safe_open
+
     with safe_open(path, "pt") as handle:
         return int(handle.metadata()["step"])
 
@@ -151,16 +169,20 @@ def prepare(folder: Path, r: Recipe) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     recipe = folder / "recipe.json"
     if recipe.exists() and json.loads(recipe.read_text()) != asdict(r):
-        raise ValueError(f"{folder} holds a run with another recipe; choose another --out or delete it")
+        raise ValueError(
+            f"{folder} holds a run with another recipe; choose another --out or delete it"
+        )
     recipe.write_text(json.dumps(asdict(r), indent=2))
     if not (folder / "tokenizer.json").exists():
         _write(folder / "tokenizer.json", lambda p: build(r.vocab_size).save(str(p)))
     if not (folder / "rows.npy").exists():
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         data = rows(tokenizer, r.steps * r.batch_rows, seed=r.seed)
+
         def save(path: Path) -> None:
             with open(path, "wb") as handle:
                 np.save(handle, data)
+
         _write(folder / "rows.npy", save)
 
 
@@ -168,7 +190,9 @@ def _average_gradients(model: GPT2, ranks: int) -> None:
     flat = torch.cat([p.grad.flatten() for p in model.parameters()])
     dist.all_reduce(flat)
     flat /= ranks
-    for p, piece in zip(model.parameters(), flat.split([p.numel() for p in model.parameters()])):
+    for p, piece in zip(
+        model.parameters(), flat.split([p.numel() for p in model.parameters()]), strict=False
+    ):
         p.grad = piece.view_as(p)
 
 
@@ -178,18 +202,27 @@ def worker(rank: int, ranks: int, folder: Path, r: Recipe, every: int) -> None:
     if device == "cpu":
         torch.set_num_threads(1)
     if ranks > 1:
-        dist.init_process_group("gloo", init_method=f"file://{folder.resolve()}/rendezvous", rank=rank, world_size=ranks)
+        dist.init_process_group(
+            "gloo", init_method=f"file://{folder.resolve()}/rendezvous", rank=rank, world_size=ranks
+        )
     torch.manual_seed(r.seed)
     model = GPT2(r).to(device)
     opts = optimisers(model, r)
     start = load_checkpoint(folder, model, opts)
     data = np.load(folder / "rows.npy", mmap_mode="r")
     share, began = r.batch_rows // ranks, time.time()
-    bar = tqdm(range(start, r.steps), initial=start, total=r.steps, disable=rank > 0, mininterval=10, desc="pocket")
+    bar = tqdm(
+        range(start, r.steps),
+        initial=start,
+        total=r.steps,
+        disable=rank > 0,
+        mininterval=10,
+        desc="pocket",
+    )
     for step in bar:
         first = step * r.batch_rows + rank * share
-        tokens = torch.from_numpy(data[first:first + share].astype(np.int64)).to(device)
-        for opt, top in zip(opts, (r.lr_matrices, r.lr_rest)):
+        tokens = torch.from_numpy(data[first : first + share].astype(np.int64)).to(device)
+        for opt, top in zip(opts, (r.lr_matrices, r.lr_rest), strict=False):
             opt.param_groups[0]["lr"] = top * rate(step, r)
         with torch.autocast(device, torch.bfloat16):
             loss = model(tokens)
@@ -203,7 +236,17 @@ def worker(rank: int, ranks: int, folder: Path, r: Recipe, every: int) -> None:
         if rank == 0 and step % 50 == 0:
             bar.set_postfix(loss=f"{loss.item():.3f}")
             with open(folder / "log.jsonl", "a") as log:
-                log.write(json.dumps({"step": step, "tokens": step * r.batch_rows * ROW, "loss": round(loss.item(), 4), "seconds": round(time.time() - began)}) + "\n")
+                log.write(
+                    json.dumps(
+                        {
+                            "step": step,
+                            "tokens": step * r.batch_rows * ROW,
+                            "loss": round(loss.item(), 4),
+                            "seconds": round(time.time() - began),
+                        }
+                    )
+                    + "\n"
+                )
         if rank == 0 and ((step + 1) % every == 0 or step + 1 == r.steps):
             save_checkpoint(folder, step + 1, model, opts)
     if ranks > 1:
@@ -224,7 +267,10 @@ def train(folder: Path, r: Recipe, ranks: int, every: int) -> None:
 def main() -> None:
     """Command line."""
     from .export import export
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, default=Path("build/pocket"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--tokens", type=int, default=Recipe.tokens)
