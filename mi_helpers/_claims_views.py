@@ -114,6 +114,7 @@ _COUNTED = {"holds": "hold", "fails": "FAIL", "no expectation": "without expecta
 
 def _html_row(line: Line) -> str:
     cells = (
+        _badge(line.status),
         f"{escape(line.statement)}<br><code>{escape(line.id)}</code>",
         f"{line.value:.4g}<br>{escape(line.unit)}",
         escape(_span(line.expected)),
@@ -121,7 +122,6 @@ def _html_row(line: Line) -> str:
         escape(_span(line.expected_control)),
         escape(line.source),
     )
-    cells = (_badge(line.status), *cells)
     return "<tr>" + "".join(f'<td style="text-align:left">{cell}</td>' for cell in cells) + "</tr>"
 
 
