@@ -3,7 +3,7 @@
 Texts and their truth come from the grammar in `mi_data.pocket`; the corrupt twin replaces the words
 that decide the answer and nothing else. What a tokenizer splits or misaligns is left out. All take
 `n`, the number of prompts, and `seed`; `split` is "train" for all the variety of the grammar, or
-"test" for what pocket was not trained on. All raise ValueError when too few prompts fit, saying why.
+"test" for what pocket was not trained on. All raise ValueError, with reasons, when too few fit.
 """
 
 from __future__ import annotations
