@@ -120,7 +120,7 @@ class Writer:
         glue: str = " ",
         capital: bool = False,
     ) -> Writer:
-        """Append ``template``, fields filled from ``slots``; those named in ``roles`` become spans."""
+        """Append ``template``: fields from ``slots``, spans for those in ``roles``."""
         slots, roles = slots or {}, roles or {}
         start = self.text + (glue if self.text else "")
         parts, spans, cursor, length = [], [], 0, len(start)
