@@ -62,7 +62,7 @@ def load_model(name: str | None = None, *, device: str | None = None) -> Transfo
     if not name:
         name, note = _model_files.default_name()
     directory, where = _model_files.locate(name)
-    with _no_progress_bars():
+    with _quietly():
         weights = _read_weights(directory)
         n_params = sum(p.numel() for p in weights.parameters())
         source = ModelSource(_identify(weights, name, directory), name, directory, where, n_params)
@@ -79,17 +79,17 @@ def untrained(model: TransformerBridge, seed: int = 0) -> TransformerBridge:
     """
     source = model_source(model)
     config = AutoConfig.from_pretrained(source.directory, local_files_only=True)
-    with _no_progress_bars(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        weights = AutoModelForCausalLM.from_config(
-            config, dtype=torch.float32, attn_implementation="eager"
-        )
-    source = replace(
+    random_source = replace(
         source,
         model_id=f"untrained {source.model_id}",
         where=f"random initialisation, seed {seed}",
     )
-    return _to_bridge(weights, source, str(model.cfg.device))
+    with _quietly():
+        torch.manual_seed(seed)
+        weights = AutoModelForCausalLM.from_config(
+            config, dtype=torch.float32, attn_implementation="eager"
+        )
+        return _to_bridge(weights, random_source, str(model.cfg.device))
 
 
 def model_source(model: TransformerBridge) -> ModelSource:
@@ -180,11 +180,13 @@ def _banner(source: ModelSource, device: str, note: str) -> str:
 
 
 @contextmanager
-def _no_progress_bars() -> Iterator[None]:
+def _quietly() -> Iterator[None]:
+    """Without progress bars, and without a trace in the global random state."""
     shown = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
-        yield
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            yield
     finally:
         if shown:
             transformers_logging.enable_progress_bar()

@@ -1,0 +1,365 @@
+"""The loader: frozen numerics, names decided by weights, refusals, and no network."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from checkpoints import save_tiny
+from huggingface_hub import constants
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+
+from mi_helpers import _model_files, models
+
+HOOKS = """hook_resid_pre hook_resid_mid hook_resid_post hook_attn_out hook_mlp_out attn.hook_q
+attn.hook_k attn.hook_v attn.hook_z attn.hook_pattern attn.hook_attn_scores mlp.hook_pre
+mlp.hook_post ln1.hook_scale ln2.hook_scale"""
+
+
+@pytest.fixture(autouse=True)
+def _no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Each test begins without MI_MODEL, MI_GPT2_DIR and with an empty cache."""
+    for name in ("MI_MODEL", "MI_GPT2_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "empty-cache"))
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args, **kwargs):
+        raise AssertionError(f"the network was touched: {args}")
+
+    for name in ("connect", "connect_ex", "sendto"):
+        monkeypatch.setattr(socket.socket, name, refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+def _check_numerics(bridge, folder: Path, tolerance: float = 1e-4) -> None:
+    """Against `transformers` on the same files, without folding or centring."""
+    raw = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+    special = set(bridge.tokenizer.all_special_ids)
+    words = [i for i in range(0, len(bridge.tokenizer), 7) if i not in special][:60]
+    tokens = torch.tensor([[bridge.tokenizer.bos_token_id, *words[:30]], words[-31:]])
+    with torch.no_grad():
+        expected, got = raw.eval()(tokens).logits, bridge(tokens)
+    difference = got - expected
+    assert (difference - difference.mean(-1, keepdim=True)).abs().max() < tolerance
+    assert (got.log_softmax(-1) - expected.log_softmax(-1)).abs().max() < tolerance
+    assert got.mean(-1).abs().max() < tolerance  # the unembedding is centred
+    # The processing did something: each property fails on the weights as they are in the file.
+    assert bridge.W_E.mean(-1).abs().max() < 1e-5 < raw.transformer.wte.weight.mean(-1).abs().max()
+    assert bridge.W_out.mean(-1).abs().max() < 1e-5
+    assert bridge.W_O.mean(-1).abs().max() < 1e-5
+    assert bridge.b_V.abs().max() == 0
+    for norm in (bridge.blocks[0].ln1, bridge.blocks[0].ln2, bridge.ln_final):
+        assert torch.equal(norm.weight, torch.ones_like(norm.weight))
+        assert torch.equal(norm.bias, torch.zeros_like(norm.bias))
+
+
+def test_tiny_model_equals_transformers_up_to_a_constant(tiny_model, tiny_folder) -> None:
+    raw = load_file(tiny_folder / "model.safetensors")
+    assert raw["transformer.h.0.attn.c_attn.bias"].abs().max() > 0.1  # there is a b_V to fold
+    assert (raw["transformer.ln_f.weight"] - 1).abs().max() > 0.1  # and a gain
+    _check_numerics(tiny_model, tiny_folder)
+
+
+def test_pocket_equals_transformers_up_to_a_constant(pocket) -> None:
+    assert models.model_id(pocket) == "pocket"
+    _check_numerics(pocket, models.model_source(pocket).directory)
+
+
+@pytest.mark.slow
+def test_gpt2_shaped_model_loads_from_an_ordinary_cache(gpt2_shaped) -> None:
+    source = models.model_source(gpt2_shaped)
+    assert source.n_params == 124_439_808
+    assert source.directory.name == _model_files.GPT2_REVISION
+    assert models.model_id(gpt2_shaped) == "gpt2 (other weights)"
+    ids = gpt2_shaped.to_tokens("When Mary and John went to the store, John gave a drink to")
+    assert ids[0, :5].tolist() == [50256, 2215, 5335, 290, 1757]
+    _check_numerics(gpt2_shaped, source.directory)
+
+
+def test_gpt2_small_itself_if_it_is_cached(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    try:
+        model = models.load_model("gpt2")
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+    if models.model_id(model) != "gpt2":
+        pytest.skip("the cached weights are not the published ones")
+    tokens = model.to_tokens("When John and Mary went to the shops, John gave the bag to")
+    top = model(tokens)[0, -1].softmax(-1).max()
+    assert top.item() == pytest.approx(0.6993, abs=2e-3)  # reference pred.shops
+
+
+def test_what_a_loaded_model_is(tiny_model) -> None:
+    assert not tiny_model.training
+    assert not any(p.requires_grad for p in tiny_model.parameters())
+    assert tiny_model(torch.tensor([[0, 1]])).requires_grad is False
+    assert tiny_model.cfg.model_name == models.model_id(tiny_model) == "tiny"
+    _, cache = tiny_model.run_with_cache(torch.tensor([[0, 1, 2]]))
+    for layer in range(2):
+        for hook in HOOKS.split():
+            assert f"blocks.{layer}.{hook}" in cache
+    assert {"hook_embed", "hook_pos_embed", "ln_final.hook_scale"} <= set(cache)
+    assert cache["blocks.1.attn.hook_z"].shape == (1, 3, 4, 8)
+
+
+def test_one_banner_line_says_what_was_loaded(tiny_folder, capfd) -> None:
+    state = torch.random.get_rng_state()
+    models.load_model(str(tiny_folder), device="cpu")
+    assert torch.equal(state, torch.random.get_rng_state())
+    captured = capfd.readouterr()
+    assert captured.out.count("\n") == 1
+    assert captured.err == ""
+    n_params = sum(t.numel() for t in load_file(tiny_folder / "model.safetensors").values())
+    assert captured.out == f"tiny ({n_params:,} parameters) on cpu, from {tiny_folder}\n"
+
+
+# ------------------------------------------------------------------------------- the control
+
+
+def test_untrained_is_the_same_architecture_with_other_weights(tiny_model) -> None:
+    state = torch.random.get_rng_state()
+    control = models.untrained(tiny_model)
+    assert torch.equal(state, torch.random.get_rng_state())
+    assert models.model_id(control) == "untrained tiny"
+    assert control.tokenizer.get_vocab() == tiny_model.tokenizer.get_vocab()
+    assert control.W_Q.shape == tiny_model.W_Q.shape
+    assert not torch.allclose(control.W_Q, tiny_model.W_Q)
+    assert torch.equal(models.untrained(tiny_model, 0).W_Q, control.W_Q)
+    assert not torch.allclose(models.untrained(tiny_model, 1).W_Q, control.W_Q)
+    tokens = torch.tensor([[0, 5, 9]])
+    assert control(tokens).mean(-1).abs().max() < 1e-5
+    assert not any(p.requires_grad for p in control.parameters())
+
+
+def test_a_model_from_elsewhere_has_no_source(tiny_folder) -> None:
+    bridge = models.TransformerBridge.boot_transformers(str(tiny_folder))
+    with pytest.raises(ValueError, match="load it with mi.load_model"):
+        models.model_id(bridge)
+
+
+# ---------------------------------------------------------------------- which weights are which
+
+
+def _gpt2_like(shift: float) -> SimpleNamespace:
+    """Something with the published corners in its embedding, one number moved by `shift`."""
+    embedding = torch.zeros(50257, 768)
+    embedding[[0, 1, -1], :3] = torch.tensor(models.GPT2_CORNERS)
+    embedding[0, 0] += shift
+    return SimpleNamespace(state_dict=lambda: {"transformer.wte.weight": embedding})
+
+
+def test_gpt2_is_known_by_its_published_embedding() -> None:
+    assert models._is_gpt2(_gpt2_like(0.0))
+    assert not models._is_gpt2(_gpt2_like(1e-5))
+
+
+def _fake_pocket(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A tiny model where the package looks for pocket, with its checksums."""
+    folder = save_tiny(root / "pocket" / "model", seed=5)
+    sums = [f"{_model_files.sha256(p)}  {p.name}\n" for p in sorted(folder.iterdir())]
+    (folder / "SHA256SUMS").write_text("".join(sums))
+    monkeypatch.setattr(_model_files.resources, "files", lambda package: root)
+    return folder
+
+
+def test_pocket_is_known_by_its_checksum_wherever_it_lies(tmp_path, monkeypatch, capsys) -> None:
+    folder = _fake_pocket(tmp_path / "data", monkeypatch)
+    assert models.model_id(models.load_model("pocket")) == "pocket"
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    assert models.model_id(models.load_model(str(copy))) == "pocket"
+    weights = load_file(copy / "model.safetensors")
+    weights["transformer.wpe.weight"][0, 0] += 1
+    save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
+    assert models.model_id(models.load_model(str(copy))) == "copy"
+
+
+@pytest.mark.parametrize("damage", ["truncated", "altered", "missing", "tokenizer"])
+def test_a_damaged_pocket_is_refused(tmp_path, monkeypatch, damage: str) -> None:
+    folder = _fake_pocket(tmp_path, monkeypatch)
+    weights = folder / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    if damage == "truncated":
+        weights.write_bytes(data[:-100])
+    elif damage == "altered":
+        data[-1] ^= 1
+        weights.write_bytes(data)
+    elif damage == "missing":
+        weights.unlink()
+    else:
+        (folder / "tokenizer.json").write_text("{}")
+    name = "tokenizer.json" if damage == "tokenizer" else "model.safetensors"
+    with pytest.raises(ValueError, match=f"{name} is not the published file.*git checkout"):
+        models.load_model("pocket")
+
+
+def test_pocket_without_checksums_is_refused(tmp_path, monkeypatch) -> None:
+    (_fake_pocket(tmp_path, monkeypatch) / "SHA256SUMS").unlink()
+    with pytest.raises(FileNotFoundError, match="SHA256SUMS is missing"):
+        models.load_model("pocket")
+
+
+def test_the_committed_pocket_matches_its_checksums(pocket) -> None:
+    folder = models.model_source(pocket).directory
+    sums = _model_files.checksums(folder)
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= set(sums)
+    assert sum((folder / name).stat().st_size for name in sums) < 24e6
+
+
+# --------------------------------------------------------------------------------- bad folders
+
+
+@pytest.mark.parametrize("missing", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_an_incomplete_folder_is_refused_by_name(tiny_folder, tmp_path, missing: str) -> None:
+    folder = shutil.copytree(tiny_folder, tmp_path / "incomplete")
+    (folder / missing).unlink()
+    wanted = "safetensors" if missing == "model.safetensors" else missing
+    with pytest.raises(FileNotFoundError, match=f"not a model folder.*missing: .*{wanted}"):
+        models.load_model(str(folder))
+
+
+def test_pickled_weights_are_never_loaded(tiny_folder, tmp_path) -> None:
+    folder = shutil.copytree(tiny_folder, tmp_path / "pickled")
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match="pickled weights are never loaded"):
+        models.load_model(str(folder))
+
+
+def test_code_in_a_model_folder_is_not_run(tiny_folder, tmp_path) -> None:
+    folder = shutil.copytree(tiny_folder, tmp_path / "coded")
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "evil", "auto_map": {"AutoConfig": "evil.Config"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "evil.py").write_text("raise SystemExit('code was run')")
+    with pytest.raises(ValueError):
+        models.load_model(str(folder))
+
+
+def test_truncated_weights_are_refused(tiny_folder, tmp_path) -> None:
+    folder = shutil.copytree(tiny_folder, tmp_path / "truncated")
+    data = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(data[: len(data) // 2])
+    with pytest.raises(ValueError, match="truncated or altered.*fetch them again"):
+        models.load_model(str(folder))
+
+
+def test_unknown_names_and_devices(tiny_folder) -> None:
+    with pytest.raises(FileNotFoundError, match="no folder './nowhere'"):
+        models.load_model("./nowhere")
+    with pytest.raises(ValueError, match="'a/b/c' is neither a folder here nor"):
+        models.load_model("a/b/c")
+    for device in ("gpu", "cuda:99"):
+        with pytest.raises(ValueError, match=f"device '{device}' is not here; there is: cpu"):
+            models.load_model(str(tiny_folder), device=device)
+
+
+# ------------------------------------------------------------------- which model, and the network
+
+
+def test_without_a_name_mi_model_decides(tiny_folder, monkeypatch) -> None:
+    monkeypatch.setenv("MI_MODEL", str(tiny_folder))
+    assert models.model_id(models.load_model()) == "tiny"
+
+
+def test_without_a_name_offline_it_is_pocket_and_says_how_to_get_gpt2(
+    tmp_path, monkeypatch, capsys, no_network
+) -> None:
+    _fake_pocket(tmp_path, monkeypatch)
+    assert models.model_id(models.load_model()) == "pocket"
+    banner = capsys.readouterr().out
+    assert banner.startswith("pocket (")
+    assert "MI_GPT2_DIR" in banner
+    assert banner.count("\n") == 1
+
+
+def _fill_cache(hub: Path, tiny_folder: Path, repo: str, revision: str) -> None:
+    snapshot = hub / f"models--{repo.replace('/', '--')}" / "snapshots" / revision
+    shutil.copytree(tiny_folder, snapshot)
+    refs = snapshot.parents[1] / "refs"
+    refs.mkdir()
+    (refs / "main").write_text(revision)
+
+
+@pytest.mark.parametrize("offline", [True, False])
+def test_a_cached_model_never_asks_the_network(
+    tiny_folder, tmp_path, monkeypatch, no_network, offline: bool
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_OFFLINE", str(int(offline)))
+    _fill_cache(tmp_path, tiny_folder, _model_files.GPT2_REPO, _model_files.GPT2_REVISION)
+    _fill_cache(tmp_path, tiny_folder, "someone/small", "abc")
+    assert models.model_id(models.load_model("gpt2")) == "gpt2 (other weights)"
+    assert models.model_source(models.load_model()).name == "gpt2"
+    assert models.model_id(models.load_model("someone/small")) == "someone/small"
+
+
+def test_gpt2_may_lie_in_a_folder_of_its_own(tiny_folder, monkeypatch, no_network) -> None:
+    monkeypatch.setenv("MI_GPT2_DIR", str(tiny_folder))
+    source = models.model_source(models.load_model())
+    assert (source.name, source.where) == ("gpt2", f"MI_GPT2_DIR={tiny_folder}")
+    monkeypatch.setenv("MI_GPT2_DIR", "/nowhere")
+    with pytest.raises(FileNotFoundError, match="/nowhere is not a model folder"):
+        models.load_model("gpt2")
+
+
+def test_an_uncached_model_offline_fails_at_once_with_the_remedy(no_network) -> None:
+    start = time.monotonic()
+    for name in ("gpt2", "someone/something"):
+        with pytest.raises(FileNotFoundError, match="not in the Hugging Face cache.*MI_GPT2_DIR"):
+            models.load_model(name)
+    assert time.monotonic() - start < 4 * _model_files.PROBE_SECONDS
+
+
+def test_a_hub_that_never_answers_is_given_up(monkeypatch) -> None:
+    """Neither a name that does not resolve nor a server that is silent can hold the loader."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setattr(_model_files, "PROBE_SECONDS", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        with pytest.raises(FileNotFoundError, match="does not answer"):
+            models.load_model("gpt2")
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *a, **k: time.sleep(60))
+    monkeypatch.setattr(constants, "ENDPOINT", "http://hub.invalid")
+    start = time.monotonic()
+    assert not _model_files.hub_answers()
+    assert time.monotonic() - start < 20
+
+
+def test_a_failed_download_is_told(monkeypatch) -> None:
+    def fail(*args, **kwargs):
+        raise OSError("401 gated")
+
+    monkeypatch.setattr(_model_files, "hub_answers", lambda: True)
+    monkeypatch.setattr(_model_files, "snapshot_download", fail)
+    with pytest.raises(FileNotFoundError, match="'someone/gated' could not be downloaded: 401"):
+        models.load_model("someone/gated")
+
+
+def test_a_download_asks_for_the_pinned_revision_and_no_pickles(tiny_folder, monkeypatch) -> None:
+    asked = {}
+
+    def download(repo, *, revision, allow_patterns):
+        asked.update(repo=repo, revision=revision, patterns=allow_patterns)
+        return str(tiny_folder)
+
+    monkeypatch.setattr(_model_files, "hub_answers", lambda: True)
+    monkeypatch.setattr(_model_files, "snapshot_download", download)
+    models.load_model("gpt2")
+    assert (asked["repo"], asked["revision"]) == (
+        "openai-community/gpt2",
+        "607a30d783dfa663caf39e06633721c8d4cfcd7e",
+    )
+    assert not any(pattern.endswith((".bin", ".pt", "*", ".h5")) for pattern in asked["patterns"])
