@@ -1,4 +1,4 @@
-"""A JupyterLab and a Chromium that no network reaches: for looking at notebooks, and testing them."""
+"""A JupyterLab and a Chromium without a network, to look at notebooks and to test them."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ from typing import Any
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = (
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+    "--disable-background-networking", "--disable-component-update",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 )  # fmt: skip
 LOCAL = ("http://127.0.0.1:", "ws://127.0.0.1:", "file:", "data:", "blob:", "about:")
 
 
 def chromium() -> str:
-    """Return the path of an installed Chromium; FileNotFoundError with the remedy if there is none."""
+    """Return the path of an installed Chromium; FileNotFoundError if there is none."""
     for name in CHROMIUM:
         if path := shutil.which(name):
             return path
@@ -44,7 +45,9 @@ class Lab:
 
     def address(self, notebook: str) -> str:
         """Return the address that opens `notebook` in a workspace of its own."""
-        return f"{self.url}/lab/workspaces/{secrets.token_hex(4)}/tree/{notebook}?token={self.token}"
+        return (
+            f"{self.url}/lab/workspaces/{secrets.token_hex(4)}/tree/{notebook}?token={self.token}"
+        )
 
 
 @contextmanager
@@ -56,14 +59,21 @@ def jupyter_lab(root: Path, theme: str = "light") -> Iterator[Lab]:
         probe.close()
         _write_settings(Path(home), theme)
         command = [
-            sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--expose-app-in-browser",
+            sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root",
+            "--LabApp.expose_app_in_browser=True",
             "--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}", "--ServerApp.port_retries=0",
             f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={root}",
             "--LabApp.extension_manager=readonly", "--LabApp.news_url=None",
             "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
         ]  # fmt: skip
-        folders = {f"JUPYTER_{kind}_DIR": f"{home}/{kind.lower()}" for kind in ("CONFIG", "DATA", "RUNTIME")}
-        folders |= {"JUPYTERLAB_SETTINGS_DIR": f"{home}/settings", "JUPYTERLAB_WORKSPACES_DIR": f"{home}/spaces"}
+        folders = {
+            f"JUPYTER_{kind}_DIR": f"{home}/{kind.lower()}"
+            for kind in ("CONFIG", "DATA", "RUNTIME")
+        }
+        folders |= {
+            "JUPYTERLAB_SETTINGS_DIR": f"{home}/settings",
+            "JUPYTERLAB_WORKSPACES_DIR": f"{home}/spaces",
+        }
         with open(f"{home}/log", "w") as log:
             server = subprocess.Popen(command, env=os.environ | folders, stdout=log, stderr=log)
         lab = Lab(f"http://127.0.0.1:{port}", token, root)
@@ -112,13 +122,16 @@ class Window:
         self.page.goto(lab.address(notebook))
         self.page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=120_000)
         self.page.wait_for_function(
-            "() => window.jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'",
+            "() => window.jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status"
+            " === 'idle'",
             timeout=120_000,
         )
 
     def command(self, name: str) -> None:
         """Execute one of JupyterLab's commands, such as "notebook:run-all-cells", to its end."""
-        self.page.evaluate("async name => { await window.jupyterapp.commands.execute(name); }", name)
+        self.page.evaluate(
+            "async name => { await window.jupyterapp.commands.execute(name); }", name
+        )
 
     def settle(self, milliseconds: int = 1500) -> None:
         """Give figures the time to paint."""

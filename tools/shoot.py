@@ -30,7 +30,11 @@ def copy_notebook(source: Path, folder: Path) -> str:
     import nbformat
 
     notebook: Any = nbformat.read(source, as_version=4)
-    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook.metadata["kernelspec"] = {
+        "name": "python3",
+        "display_name": "Python 3",
+        "language": "python",
+    }
     nbformat.write(notebook, folder / "notebook.ipynb")
     return "notebook.ipynb"
 
@@ -39,7 +43,9 @@ def photograph(window: Window, out: Path) -> int:
     """Save a picture of every cell with output, and of the whole page; return their number."""
     page = window.page
     height = page.evaluate("document.querySelector('.jp-WindowedPanel-outer').scrollHeight")
-    page.set_viewport_size({"width": page.viewport_size["width"], "height": min(height + 120, 16_000)})
+    page.set_viewport_size(
+        {"width": page.viewport_size["width"], "height": min(height + 120, 16_000)}
+    )
     window.settle()
     cells = page.locator(".jp-Notebook .jp-Cell")
     taken = 0

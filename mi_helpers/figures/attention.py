@@ -22,10 +22,17 @@ if TYPE_CHECKING:
 
     from .style import Values
 
-_VIEW = """<figure style="margin:8px 0;padding:10px 16px;background-color:{card};color:{ink};border-radius:4px;\
-font-family:{font}"><figcaption style="font-size:15px;font-weight:600;text-align:left">{title}</figcaption>\
-<div class="mi-attention {key}" style="max-width:900px"><p style="font-size:13px">This view needs scripts: \
-run its cell, or trust the notebook, to see {count}.</p></div></figure>
+_STYLE = """<style>.mi-attention h2, .mi-attention h3, .mi-attention h4 {{ color: {ink} !important;
+font: 600 13px {font} !important; margin: 4px 0 !important; }}
+.mi-attention h4 {{ font-size: 10px !important; }}
+.mi-attention h2, .mi-attention h4 {{ color: white !important; }}
+.mi-attention div[style*="aspect-ratio"] {{ max-width: 560px !important; }}</style>"""
+
+_VIEW = """<figure style="margin:8px 0;padding:10px 16px;background-color:{card};color:{ink};\
+font-family:{font}"><figcaption style="font-size:16px;text-align:left">{title}</figcaption>
+{style}<div class="mi-attention {key}" style="max-width:800px;position:relative">\
+<p style="font-size:13px">This view of {count} needs scripts. Run its cell, or trust the notebook.\
+</p></div></figure>
 <script>(function () {{
 const page = window, waiting = page.miAttentionQueue = page.miAttentionQueue || [];
 {script}
@@ -46,7 +53,9 @@ waiting.push(function (vis) {{
 if (page.miCircuitsVis) while (waiting.length) waiting.shift()(page.miCircuitsVis);
 }})();</script>"""
 
-_LOAD = "if (!page.miCircuitsVis) page.miCircuitsVis = (function () {{ {bundle}\nreturn CircuitsVis; }})();"
+_LOAD = """if (!page.miCircuitsVis) page.miCircuitsVis = (function () {{
+{bundle}
+return CircuitsVis; }})();"""
 
 
 class AttentionView(Html):
@@ -63,27 +72,25 @@ class AttentionView(Html):
         super().__init__(self.to_html(script=True))
 
     def to_html(self, *, script: bool) -> str:
-        """Return the view's HTML, with CircuitsVis inside or relying on an earlier view of the page."""
-        rounded = np.round(self.pattern, 3).tolist()
-        options: dict[str, Any] = dict(
-            tokens=self.tokens, minValue=-1, maxValue=1, positiveColor=POSITIVE
-        )
-        options |= dict(attention=rounded, attentionHeadNames=self.heads)
+        """Return the HTML, with CircuitsVis inside or relying on an earlier view of the page."""
+        weights = np.round(self.pattern, 3).tolist()
+        one = len(self.heads) == 1
+        options: dict[str, Any] = dict(tokens=self.tokens, minValue=-1, maxValue=1)
+        options |= dict(positiveColor=POSITIVE, attention=weights[0] if one else weights)
+        options |= dict(zoomed=True) if one else dict(attentionHeadNames=self.heads)
         props = json.dumps(options, separators=(",", ":")).replace("<", "\\u003c")
+        font = html.escape(FONT)
         return _VIEW.format(
-            card=CARD,
-            ink=INK,
-            font=html.escape(FONT),
-            title=html.escape(self.title),
-            props=props,
+            card=CARD, ink=INK, font=font, style=_STYLE.format(ink=INK, font=FONT),
+            title=html.escape(self.title), props=props,
             key="mi-" + hashlib.sha256(props.encode()).hexdigest()[:12],
-            element="AttentionHeads",
-            count=f"{len(self.heads)} head{'s' * (len(self.heads) != 1)} over {len(self.tokens)} tokens",
+            element="AttentionPattern" if one else "AttentionHeads",
+            count=f"{len(self.heads)} heads, {len(self.tokens)} tokens",
             script=_LOAD.format(bundle=_bundle()) if script else "",
-        )
+        )  # fmt: skip
 
     def static(self, heads: Sequence[str] | None = None) -> go.Figure:
-        """Return a plotly heatmap of up to four of the view's heads (the first ones, or by name)."""
+        """Return a plotly heatmap of `heads` by name, by default the view's first four."""
         chosen = list(heads or self.heads[:4])
         if unknown := [name for name in chosen if name not in self.heads]:
             raise KeyError(f"no such heads in this view: {unknown}; it has {self.heads}")
@@ -105,12 +112,9 @@ class AttentionView(Html):
 
 
 def attention(
-    pattern: Values,
-    str_tokens: Sequence[str],
-    heads: Sequence[str] | None = None,
-    *,
+    pattern: Values, str_tokens: Sequence[str], heads: Sequence[str] | None = None, *,
     title: str = "Attention patterns",
-) -> AttentionView:
+) -> AttentionView:  # fmt: skip
     """Show attention `pattern[head, query, key]` over `str_tokens`, the heads named by `heads`.
 
     Hover or click a small pattern to see it large, with the token pair and the weight. The view's
@@ -138,7 +142,7 @@ def attention(
 
 def _bundle() -> str:
     """Return CircuitsVis's own browser bundle, made safe to stand inside a script element."""
-    source = files("circuitsvis").joinpath("dist", "cdn", "iife.js").read_text(encoding="utf-8")
+    source = files("circuitsvis").joinpath("dist/cdn/iife.js").read_text(encoding="utf-8")
     return source.replace("</script", "<\\/script").split("//# sourceMappingURL")[0]
 
 
@@ -162,8 +166,8 @@ def _page_needs_script() -> bool:
         return holder is None
     cell = metadata.get("cellId") or parent["content"]["code"]
     run = parent["header"]["msg_id"]
-    gone = holder is None or holder[0] in metadata.get("deletedCells", ())
-    if gone or (holder[0] == cell and holder[1] != run):
-        shell.mi_attention_holder = (cell, run)
-        return True
-    return False
+    if holder and holder[0] not in metadata.get("deletedCells", ()):
+        if holder[0] != cell or holder[1] == run:
+            return False
+    shell.mi_attention_holder = (cell, run)
+    return True

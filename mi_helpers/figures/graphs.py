@@ -1,139 +1,113 @@
-"""Circuits as layered graphs: nodes by layer, read upwards, and edges weighted by their effect."""
+"""Circuits as graphs that read upwards: inputs at the bottom, edges weighted by their effect."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
 
-from .style import FULL_WIDTH, INK, NEGATIVE, POSITIVE, finish, plain, to_array
+from .style import FULL_WIDTH, INK, LINE, MUTED, NEGATIVE, POSITIVE, finish, plain, to_array
 
 Edge = tuple[str, str, float]
+Point = tuple[float, float]
 
 
 def graph(
-    edges: Sequence[Edge],
-    *,
-    title: str,
-    layers: Mapping[str, float] | None = None,
-    notes: Mapping[str, str] | None = None,
-    unit: str = "weight",
-    subtitle: str | None = None,
-) -> go.Figure:
-    """Draw a circuit from `(source, target, weight)` edges, the first layer at the bottom.
+    edges: Sequence[Edge], *, title: str, notes: Mapping[str, str] | None = None,
+    unit: str = "weight", subtitle: str | None = None,
+) -> go.Figure:  # fmt: skip
+    """Draw a circuit from `(source, target, weight)` edges, such as `("L5H5", "L8H6", 0.4)`.
 
-    Blue edges have positive and red ones negative weight; width follows its size. Nodes named
-    "L4H11", "MLP 3", "embed" and "logits" find their layer themselves; `layers[node]` places any
-    other. `notes[node]` is written under a node's name, for example its role.
-    Raises ValueError for no edges, an edge that does not lead to a later layer, or a node
-    without a layer.
+    Blue edges have positive and red ones negative weight, wider for a larger size; hovering over
+    an edge shows its weight in `unit`. A node stands above all that it reads from, so that rows
+    are steps of the computation, not layers. `notes[node]` is written under a node's name.
+    Raises ValueError for no edges, NaN/inf, a cycle, or a note on an unknown node.
     """
     if not edges:
         raise ValueError("edges is empty; nothing to draw")
-    weights = to_array([w for _, _, w in edges], "edge weights", 1)
-    nodes = list(dict.fromkeys(name for source, target, _ in edges for name in (source, target)))
-    depth = _depths(nodes, layers or {})
-    for source, target, _ in edges:
-        if depth[source] >= depth[target]:
-            raise ValueError(f"edge {source} -> {target} does not lead to a later layer")
-    place = _places(nodes, edges, depth)
+    weights = to_array([weight for _, _, weight in edges], "edge weights", 1)
+    rank = _ranks(edges)
+    if unknown := sorted(set(notes or {}) - set(rank)):
+        raise ValueError(f"notes on nodes without an edge: {unknown}; nodes are {sorted(rank)}")
+    paths = [_path(source, target, rank) for source, target, _ in edges]
+    place = _places(paths, rank)
     fig = go.Figure()
     top = float(abs(weights).max()) or 1.0
-    for (source, target, _), weight in zip(edges, weights, strict=True):
-        _arrow(fig, place[source], place[target], float(weight), top)
-    middles = [[(place[s][k] + place[t][k]) / 2 for s, t, _ in edges] for k in (0, 1)]
-    said = [
-        f"{plain(s)} \u2192 {plain(t)}<br>{plain(unit)} {w:.3g}"
-        for (s, t, _), w in zip(edges, weights, strict=True)
-    ]
-    fig.add_scatter(
-        x=middles[0],
-        y=middles[1],
-        mode="markers",
-        marker=dict(size=14, opacity=0),
-        customdata=said,
-        hovertemplate="%{customdata}<extra></extra>",
-        showlegend=False,
-    )
-    for name, (x, y) in place.items():
-        note = (
-            f'<br><span style="font-size:10px">{plain(notes[name])}</span>'
-            if name in (notes or {})
-            else ""
-        )  # type: ignore[index]
+    for path, weight in zip(paths, weights, strict=True):
+        said = f"{plain(path[0])} \u2192 {plain(path[-1])}<br>{plain(unit)} {weight:.3g}"
+        _edge(fig, [place[name] for name in path], weight / top, said)
+    for name in rank:
+        x, y = place[name]
+        note = (notes or {}).get(name)
+        small = f'<br><span style="font-size:10px;color:{MUTED}">{plain(note)}</span>'
         fig.add_annotation(
-            x=x,
-            y=y,
-            text=plain(name) + note,
-            showarrow=False,
-            bgcolor="#f1f3f6",
-            bordercolor="#9aa0a6",
-            borderpad=4,
-            font=dict(size=12, color=INK),
-        )
-    rows = len(set(depth.values()))
-    fig.update_xaxes(visible=False, range=[-0.06, 1.06])
-    fig.update_yaxes(visible=False, range=[-0.5, rows - 0.5])
-    return finish(fig, title, subtitle, height=max(180, 72 * rows), width=FULL_WIDTH)
+            x=x, y=y, text=plain(name) + (small if note else ""), showarrow=False,
+            bgcolor="#f1f3f6", bordercolor=LINE, borderpad=4, font=dict(size=12, color=INK),
+        )  # fmt: skip
+    rows = max(rank.values()) + 1
+    fig.update_xaxes(visible=False, range=[-0.02, 1.02])
+    fig.update_yaxes(visible=False, range=[-0.4, rows - 0.6])
+    fig.update_layout(showlegend=False, hovermode="closest")
+    return finish(fig, title, subtitle, height=84 * rows, width=FULL_WIDTH)
 
 
-def _depths(nodes: Sequence[str], layers: Mapping[str, float]) -> dict[str, float]:
-    """The layer of each node: heads at n, MLPs at n + 0.5, the embedding below, the logits above."""
-    depth: dict[str, float] = {}
-    for name in nodes:
-        head = re.match(r"[LlAa](\d+)\s*\.?[Hh]\d+", name)
-        mlp = re.match(r"(?:[Mm][Ll][Pp]|[Mm])\s*\.?(\d+)", name)
-        if name in layers:
-            depth[name] = float(layers[name])
-        elif head or mlp:
-            depth[name] = int(head.group(1)) if head else int(mlp.group(1)) + 0.5  # type: ignore[union-attr]
-        elif name.lower() in ("embed", "input", "tokens"):
-            depth[name] = -1.0
-        elif name.lower() in ("logits", "output", "logit_diff", "unembed"):
-            depth[name] = float("inf")
-        else:
-            raise ValueError(f"node {name!r} has no layer; give layers={{{name!r}: 3}}")
-    return depth
+def _ranks(edges: Sequence[Edge]) -> dict[str, int]:
+    """The row of each node: one above the highest node it reads from."""
+    rank = {name: 0 for source, target, _ in edges for name in (source, target)}
+    for _ in range(len(rank) + 1):
+        low = [(s, t) for s, t, _ in edges if rank[t] <= rank[s]]
+        for source, target in low:
+            rank[target] = max(rank[target], rank[source] + 1)
+        if not low:
+            break
+    else:
+        raise ValueError(f"edges form a cycle, through {low[0][0]!r} and {low[0][1]!r}")
+    first = {source for source, _, _ in edges} - {target for _, target, _ in edges}
+    for name in first:  # an input stands right below its first reader
+        rank[name] = min(rank[target] for source, target, _ in edges if source == name) - 1
+    return rank
 
 
-def _places(
-    nodes: list[str], edges: Sequence[Edge], depth: Mapping[str, float]
-) -> dict[str, tuple[float, float]]:
-    """Positions: one row a layer; in a row, nodes ordered by the mean position of their neighbours."""
-    rows = [[n for n in nodes if depth[n] == level] for level in sorted(set(depth.values()))]
+def _path(source: str, target: str, rank: Mapping[str, int]) -> list[str]:
+    """The edge's nodes, with a nameless stop in each row between, which keeps nodes off it."""
+    stops = [f"\0{source}\0{target}\0{row}" for row in range(rank[source] + 1, rank[target])]
+    return [source, *stops, target]
+
+
+def _places(paths: Sequence[list[str]], rank: Mapping[str, int]) -> dict[str, Point]:
+    """Positions of nodes and stops: each row ordered by the mean position of its neighbours."""
+    row_of = {name: rank[path[0]] + i for path in paths for i, name in enumerate(path)}
+    rows = [[n for n in row_of if row_of[n] == level] for level in range(max(row_of.values()) + 1)]
+    near: dict[str, list[str]] = {name: [] for name in row_of}
+    for path in paths:
+        for below, above in zip(path, path[1:], strict=False):
+            near[below].append(above)
+            near[above].append(below)
     across = {n: (i + 0.5) / len(row) for row in rows for i, n in enumerate(row)}
-    near: dict[str, list[str]] = {n: [] for n in nodes}
-    for source, target, _ in edges:
-        near[source].append(target)
-        near[target].append(source)
-    for _ in range(6):
+    for _ in range(12):
         for row in rows:
-            row.sort(key=lambda n: (sum(across[m] for m in near[n]) / len(near[n]), n))
+            row.sort(key=lambda n: sum(across[m] for m in near[n]) / len(near[n]))
             across |= {n: (i + 0.5) / len(row) for i, n in enumerate(row)}
-    return {n: (across[n], float(level)) for level, row in enumerate(rows) for n in row}
+    return {name: (across[name], float(row_of[name])) for name in row_of}
 
 
-def _arrow(
-    fig: go.Figure, start: tuple[float, float], end: tuple[float, float], weight: float, top: float
-) -> None:
-    share = abs(weight) / top
+def _edge(fig: go.Figure, points: list[Point], share: float, said: str) -> None:
+    color = POSITIVE if share >= 0 else NEGATIVE
+    size, opacity = 1 + 5 * abs(share), 0.35 + 0.55 * abs(share)
+    tip, last = points[-1], points[-2]
+    before = (tip[0] + 0.3 * (last[0] - tip[0]), tip[1] + 0.3 * (last[1] - tip[1]))
+    xs, ys = zip(*points[:-1], before, strict=True)
+    fig.add_scatter(
+        x=xs, y=ys, mode="lines", line=dict(color=color, width=size, shape="spline"),
+        opacity=opacity, hoverinfo="skip",
+    )  # fmt: skip
     fig.add_annotation(
-        x=end[0],
-        y=end[1],
-        ax=start[0],
-        ay=start[1],
-        xref="x",
-        yref="y",
-        axref="x",
-        ayref="y",
-        text="",
-        showarrow=True,
-        arrowhead=2,
-        arrowsize=max(0.6, 1.2 - share),
-        arrowwidth=1 + 5 * share,
-        standoff=16,
-        startstandoff=12,
-        arrowcolor=POSITIVE if weight >= 0 else NEGATIVE,
-        opacity=0.35 + 0.55 * share,
-    )
+        x=tip[0], y=tip[1], ax=before[0], ay=before[1], xref="x", yref="y", axref="x", ayref="y",
+        text="", showarrow=True, arrowhead=2, arrowsize=max(0.5, 1.1 - abs(share)), standoff=14,
+        arrowwidth=size, arrowcolor=color, opacity=opacity,
+    )  # fmt: skip
+    middle = [[(a + b) / 2 for a, b in zip(v, v[1:], strict=False)] for v in (xs, ys)]
+    fig.add_scatter(
+        x=middle[0], y=middle[1], mode="markers", marker=dict(size=16, opacity=0),
+        hovertemplate=said + "<extra></extra>",
+    )  # fmt: skip

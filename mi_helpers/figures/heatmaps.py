@@ -1,7 +1,9 @@
-"""Heatmaps: matrices by layer and head, layer and position, query and key; and tables of top tokens."""
+"""Heatmaps: matrices by layer and head, layer and position, query and key; tables of tokens."""
 
 from __future__ import annotations
 
+import math
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,171 +18,158 @@ from .style import (
     check_labels,
     finish,
     plain,
+    tick,
     ticks,
     to_array,
     visible,
 )
 
 if TYPE_CHECKING:
-    from .style import Values
+    from jaxtyping import Float
+
+    from .style import Labels, Values
+
+    Panels = Float[np.ndarray, "panel row col"]
 
 
 def heatmap(
-    matrix: Values | Sequence[Values],
-    *,
-    title: str,
-    x: Sequence[Any] | None = None,
-    y: Sequence[Any] | None = None,
-    xlabel: str = "",
-    ylabel: str = "",
-    colorbar: str = "",
-    center: float | None = 0.0,
-    limit: float | None = None,
-    text: str | Sequence[Sequence[Any]] | None = None,
-    facets: Sequence[str] | None = None,
-    bottom_up: bool = False,
-    subtitle: str | None = None,
-) -> go.Figure:
-    """Draw `matrix[row, col]` (or `matrix[facet, row, col]`, one panel each on one colour scale).
+    matrix: Values, *, title: str, x: Labels = None, y: Labels = None, xlabel: str = "",
+    ylabel: str = "", colorbar: str = "", center: float | None = 0.0, limit: float | None = None,
+    text: str | Sequence[Sequence[Any]] | None = None, facets: Labels = None,
+    bottom_up: bool = False, subtitle: str | None = None,
+) -> go.Figure:  # fmt: skip
+    """Draw `matrix[row, col]`, or `matrix[facet, row, col]` in panels that share a colour scale.
 
     Args:
+        matrix: tensor, array or nested list; row 0 is at the top unless `bottom_up`.
         title: the finding; wrapped by itself. `subtitle` is for the model's name.
-        x, y: labels of columns and rows (token strings may repeat); indices without them.
+        x: labels of the columns, such as token strings, which may repeat; else their indices.
+        y: labels of the rows.
         colorbar: what the colour measures, with its unit.
-        center: value drawn white on the diverging scale (blue above, red below); None draws a
-            sequential scale from 0, for values that cannot be negative.
-        limit: distance from `center` (or from 0) at which colours saturate; default the largest.
+        center: the value drawn white, blue above and red below; None draws a sequential scale
+            from 0, for values that cannot be negative.
+        limit: the distance from `center` (or from 0) of the strongest colour; else the largest.
         text: a number format such as ".2f", or strings[row][col], written into the cells.
-        facets: one name for each panel; required for, and only for, three axes.
-        bottom_up: draw row 0 at the bottom, as for layers that read upwards.
+        facets: names of the panels, for three axes.
 
     Raises ValueError for NaN/inf, an empty matrix, or labels that do not fit its shape.
     """
     panels = to_array(matrix, "matrix", 2 if facets is None else 3)
     panels = panels[None] if facets is None else panels
-    names = check_labels(facets, len(panels), "facets") or [""]
+    names = check_labels(facets, len(panels), "facets")
     n_rows, n_cols = panels.shape[1:]
     rows, cols = check_labels(y, n_rows, "y"), check_labels(x, n_cols, "x")
     scale = _scale(panels, center, limit, colorbar)
-    cells = _cell_text(text, panels)
-    width = _width(n_cols, len(panels), rows, text is not None)
-    fig = make_subplots(
-        1,
-        len(panels),
-        subplot_titles=[plain(n) for n in names] if facets else None,
-        shared_yaxes=True,
-        horizontal_spacing=min(0.03, 0.5 / len(panels)),
-    )
-    hover = "".join(
-        f"{plain(label)} %{{{axis}}}<br>".lstrip() for label, axis in ((ylabel, "y"), (xlabel, "x"))
-    )
-    for i, panel in enumerate(panels):
-        fig.add_heatmap(
-            z=panel,
-            text=cells[i] if cells else None,
-            texttemplate="%{text}" if cells else None,
-            coloraxis="coloraxis",
-            xgap=1,
-            ygap=1,
-            row=1,
-            col=i + 1,
-            name=names[i],
-            hovertemplate=f"{hover}{plain(colorbar) or 'value'} %{{z:.4g}}<extra>{plain(names[i])}</extra>",
-        )
-    room = int((width or FULL_WIDTH) - 170) // len(panels)
-    fig.update_xaxes(
-        ticks(cols, n_cols, across=True, room=room),
-        title_text=plain(xlabel),
-        showgrid=False,
-        zeroline=False,
-        range=[-0.5, n_cols - 0.5],
-    )
-    fig.update_yaxes(
-        ticks(rows, n_rows, across=False),
-        showgrid=False,
-        zeroline=False,
-        range=[-0.5, n_rows - 0.5] if bottom_up else [n_rows - 0.5, -0.5],
-    )
-    fig.update_yaxes(title_text=plain(ylabel), col=1)
+    size = _size(panels.shape, rows, text is not None)
+    cells = None if text is None else _cell_text(text, panels, size["cell"])
+    fig = _panels(panels, names, cells, size["across"], (xlabel, ylabel, colorbar))
+    fig.update_xaxes(ticks(cols, n_cols, room=size["cell"] * n_cols), range=[-0.5, n_cols - 0.5])
+    fig.update_yaxes(ticks(rows, n_rows), range=[-0.5, n_rows - 0.5][:: 1 if bottom_up else -1])
     fig.update_layout(coloraxis=scale)
-    return finish(
-        fig, title, subtitle, height=_height(n_rows), width=width, above=24 if facets else 0
-    )
+    above = 24 if names else 0
+    return finish(fig, title, subtitle, height=size["height"], width=size["width"], above=above)
 
 
 def token_table(
-    tokens: Sequence[Sequence[str]],
-    values: Values,
-    *,
-    title: str,
-    x: Sequence[Any] | None = None,
-    y: Sequence[Any] | None = None,
-    xlabel: str = "position",
-    ylabel: str = "layer",
-    colorbar: str = "probability",
-    center: float | None = None,
-    bottom_up: bool = True,
-    subtitle: str | None = None,
-) -> go.Figure:
+    tokens: Sequence[Sequence[str]], values: Values, *, title: str, x: Labels = None,
+    y: Labels = None, xlabel: str = "position", ylabel: str = "layer",
+    colorbar: str = "probability", center: float | None = None, limit: float | None = None,
+    bottom_up: bool = True, subtitle: str | None = None,
+) -> go.Figure:  # fmt: skip
     """Draw `tokens[row][col]` written into cells coloured by `values[row, col]`: the logit lens.
 
     Values are probabilities, entropies or ranks on a sequential scale, unless `center` is given.
+    Row 0 is at the bottom, as layers read upwards. Hovering shows a token too long for its cell.
     """
     array = to_array(values, "values", 2)
     return heatmap(
-        array,
-        title=title,
-        x=x,
-        y=y,
-        xlabel=xlabel,
-        ylabel=ylabel,
-        colorbar=colorbar,
-        center=center,
-        text=tokens,
-        bottom_up=bottom_up,
-        subtitle=subtitle,
-    )
+        array, title=title, x=x, y=y, xlabel=xlabel, ylabel=ylabel, colorbar=colorbar,
+        center=center, limit=limit, text=tokens, bottom_up=bottom_up, subtitle=subtitle,
+    )  # fmt: skip
+
+
+def _panels(
+    panels: Panels, names: list[str] | None, cells: list[dict[str, Any]] | None, across: int,
+    labels: tuple[str, str, str],
+) -> go.Figure:  # fmt: skip
+    """The panels, `across` in a row; tick labels at the foot of each column and the left."""
+    down = math.ceil(len(panels) / across)
+    fig = make_subplots(
+        down, across, subplot_titles=[plain(name) for name in names] if names else None,
+        horizontal_spacing=0.03 if across > 1 else 0, vertical_spacing=0.2 / down,
+    )  # fmt: skip
+    fig.update_annotations(font_size=13)
+    xlabel, ylabel, measure = (plain(label) for label in labels)
+    hover = f"{ylabel} %{{y}}<br>{xlabel} %{{x}}<br>{measure or 'value'} %{{z:.4g}}"
+    for i, panel in enumerate(panels):
+        name = plain(names[i]) if names else ""
+        text = cells[i] if cells else {}
+        more = "<br>%{customdata}" if "customdata" in text else ""
+        at = dict(row=i // across + 1, col=i % across + 1)
+        fig.add_heatmap(
+            z=panel, coloraxis="coloraxis", xgap=1, ygap=1, name=name,
+            hovertemplate=f"{hover}{more}<extra>{name}</extra>", **text, **at,
+        )  # fmt: skip
+        foot = i + across >= len(panels)
+        fig.update_xaxes(showticklabels=foot, title_text=xlabel if foot else "", **at)
+        fig.update_yaxes(showticklabels=at["col"] == 1, **at)
+    fig.update_yaxes(title_text=ylabel, col=1)
+    fig.update_xaxes(matches="x", showgrid=False, zeroline=False)
+    fig.update_yaxes(matches="y", showgrid=False, zeroline=False)
+    return fig
 
 
 def _scale(
-    panels: np.ndarray, center: float | None, limit: float | None, colorbar: str
+    panels: Panels, center: float | None, limit: float | None, colorbar: str
 ) -> dict[str, Any]:
     if limit is not None and not limit > 0:
         raise ValueError(f"limit must be positive, not {limit}")
-    bar = dict(title_text=plain(colorbar))
+    title = "<br>".join(plain(line) for line in textwrap.wrap(colorbar, 12))
+    bar = dict(title_text=title)
     if center is None:
         if panels.min() < 0:
             raise ValueError(
                 f"center=None draws values from 0 up, but the smallest is {panels.min():.3g}; "
                 "use center=0.0"
             )
-        return dict(
-            colorscale=SEQUENTIAL, cmin=0.0, cmax=limit or float(panels.max()) or 1.0, colorbar=bar
-        )
+        top = limit or float(panels.max()) or 1.0
+        return dict(colorscale=SEQUENTIAL, cmin=0.0, cmax=top, colorbar=bar)
     reach = limit or float(np.abs(panels - center).max()) or 1.0
     return dict(colorscale=DIVERGING, cmin=center - reach, cmax=center + reach, colorbar=bar)
 
 
 def _cell_text(
-    text: str | Sequence[Sequence[Any]] | None, panels: np.ndarray
-) -> list[list[list[str]]] | None:
-    if text is None:
-        return None
+    text: str | Sequence[Sequence[Any]], panels: Panels, cell: int
+) -> list[dict[str, Any]]:
+    """Trace settings that write into the cells of each panel, `cell` pixels wide."""
+    look: dict[str, Any] = dict(texttemplate="%{text}", textfont=dict(size=10.5))
     if isinstance(text, str):
-        return [[[format(v, text) for v in row] for row in panel] for panel in panels.tolist()]
-    grid = [list(row) for row in text]
+        zero = {format(-0.0, text): format(0.0, text)}  # no "-0.0" for a small negative value
+        numbers = [[[format(v, text) for v in row] for row in panel] for panel in panels.tolist()]
+        return [look | dict(text=[[zero.get(v, v) for v in row] for row in n]) for n in numbers]
+    grid = [[visible(entry) for entry in row] for row in text]
     shape = panels.shape[1:]
     if len(panels) > 1 or len(grid) != shape[0] or any(len(row) != shape[1] for row in grid):
         raise ValueError(f"text must be {shape[0]} rows of {shape[1]} strings, for one panel")
-    return [[[plain(visible(cell)) for cell in row] for row in grid]]
+    letters = max(3, int(cell / 5.5))
+    shown = [[tick(entry, letters) for entry in row] for row in grid]
+    return [look | dict(text=shown, customdata=[[plain(entry) for entry in row] for row in grid])]
 
 
-def _width(n_cols: int, n_panels: int, rows: list[str] | None, has_text: bool) -> int | None:
-    """Pixels for cells about as wide as high; None (the notebook's width) where that is too much."""
-    margin = 170 + 6 * min(16, max((len(row) for row in rows or []), default=0))
-    wanted = n_panels * (n_cols * (58 if has_text else 36) + 24) + margin
-    return max(420, wanted) if wanted <= FULL_WIDTH else None
+def _size(shape: tuple[int, ...], rows: list[str] | None, has_text: bool) -> dict[str, Any]:
+    """Pixels of a cell and of the plot, and how many panels stand side by side.
 
-
-def _height(n_rows: int) -> int:
-    return int(min(max(n_rows * 34, 110), max(480, n_rows * 16)))
+    Cells are about as wide as high; `width` is None (the notebook's) where that is too much.
+    """
+    n, n_rows, n_cols = shape
+    margin = 150 + 7 * min(28, max((len(row) for row in rows or []), default=2))
+    room = FULL_WIDTH - margin
+    across = min(n, max(1, room // max(12 * n_cols, 120)))
+    down = math.ceil(n / across)
+    across = math.ceil(n / down)
+    wanted = across * (n_cols * (58 if has_text else 34) + 24) + margin
+    width = max(420, wanted) if wanted <= FULL_WIDTH else None
+    cell = max(1, ((width or FULL_WIDTH) - margin - 24 * across) // (across * n_cols))
+    high = 34 if n == 1 else min(34, max(18, cell))
+    panel = min(max(n_rows * high, 110), max(480, n_rows * 16))
+    return dict(across=across, cell=cell, width=width, height=down * panel + (down - 1) * 70)

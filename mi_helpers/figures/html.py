@@ -54,7 +54,7 @@ def tokens_coloured(
     if len(str_tokens) == 0:
         raise ValueError("str_tokens is empty; nothing to draw")
     single = isinstance(str_tokens[0], str)
-    texts = [list(t) for t in ([str_tokens] if single else str_tokens)]
+    texts: list[list[Any]] = [list(t) for t in ([str_tokens] if single else str_tokens)]
     arrays = [
         to_array(v, "values" if single else f"values[{i}]", 1)
         for i, v in enumerate([values] if single else values)
@@ -67,7 +67,8 @@ def tokens_coloured(
     flat = np.concatenate(arrays)
     if center is None and flat.min() < 0:
         raise ValueError(
-            f"center=None draws values from 0 up, but the smallest is {flat.min():.3g}; use center=0.0"
+            f"center=None draws values from 0 up, but the smallest is {flat.min():.3g}; "
+            "use center=0.0"
         )
     reach = limit or float(np.abs(flat - (center or 0.0)).max()) or 1.0
     body = "".join(
@@ -126,15 +127,17 @@ def table(
 
 
 def link(text: str, href: str) -> Html:
-    """Return a link for a table's cell; ValueError unless `href` is http(s), relative or an anchor."""
+    """Return a link for a table's cell; ValueError unless `href` is http(s) or relative."""
     if ":" in href.split("/")[0] and not href.startswith(("http://", "https://")):
         raise ValueError(f"href must be an http(s) or relative address, not {href!r}")
     return Html(f'<a href="{html.escape(href)}">{html.escape(text)}</a>')
 
 
-_SEARCH = """<div style="overflow-x:auto"><label>Search <input type="search"
-oninput="const q=this.value.toLowerCase();for(const r of this.closest('div').querySelectorAll('tbody tr'))
-r.style.display=r.textContent.toLowerCase().includes(q)?'':'none'"></label>TABLE</div>"""
+_SEARCH = """<div style="overflow-x:auto"><label>Search <input type="search" oninput="
+const wanted = this.value.toLowerCase();
+for (const row of this.closest('div').querySelectorAll('tbody tr'))
+  row.style.display = row.textContent.toLowerCase().includes(wanted) ? '' : 'none';
+"></label>TABLE</div>"""
 
 
 def _token(token: str, value: float, center: float | None, reach: float, unit: str) -> str:
@@ -181,7 +184,7 @@ def _caption(title: str | None, subtitle: str | None, tag: str) -> str:
         else ""
     )
     return (
-        f'<{tag} style="text-align:left;font-size:15px;font-weight:600;padding:4px 0;color:inherit">'
+        f'<{tag} style="text-align:left;font-size:16px;padding:4px 0;color:inherit">'
         f"{html.escape(str(title))}{small}</{tag}>"
     )
 

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from jaxtyping import Float
 
     Values = Float[np.ndarray, "..."] | Float[torch.Tensor, "..."] | Sequence[Any]
+    Labels = Sequence[Any] | None
 
-INK, MUTED, GRID, CARD = "#222222", "#5f6368", "#e4e6eb", "#ffffff"
+INK, MUTED, LINE, GRID, CARD = "#222222", "#5f6368", "#9aa0a6", "#e4e6eb", "#ffffff"
 POSITIVE, NEGATIVE = "#2166ac", "#b2182b"
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#5f6368")  # Okabe-Ito
 DIVERGING = (
@@ -105,107 +106,81 @@ def tick(label: object, limit: int = 16) -> str:
     return plain(text if len(text) <= limit else text[: limit - 1] + "\u2026")
 
 
-def ticks(
-    labels: list[str] | None, count: int, *, across: bool, room: int = FULL_WIDTH
-) -> dict[str, Any]:
+def ticks(labels: list[str] | None, count: int, *, room: int | None = None) -> dict[str, Any]:
     """Return plotly axis settings that put `labels` (or the index) at 0, 1, ..., count - 1.
 
-    Positions are indices, so repeated tokens stay apart. Beyond 40 labels every k-th is shown.
-    `across` is true for a horizontal axis `room` pixels long, whose labels turn when too wide.
+    Positions are indices, so repeated tokens stay apart. `room` is the length in pixels of a
+    horizontal axis, whose labels turn when they would touch; None is for a vertical axis. Where
+    there is no room for all, and beyond 40, only every k-th is shown.
     """
-    step = max(1, math.ceil(count / MAX_TICKS))
     if labels is None:
-        step = max(1, math.ceil(count / 20))
+        step = max(1, math.ceil(count / (20 if room is None else min(20, room // 24))))
         return dict(tickmode="linear", tick0=0, dtick=step)
-    shown = [tick(label) for label in labels[::step]]
-    axis: dict[str, Any] = dict(
-        tickmode="array", tickvals=list(range(0, count, step)), ticktext=shown
-    )
-    if across:
-        widest = max(len(html.unescape(text)) for text in shown)
-        axis["tickangle"] = (
-            0 if (widest + 1.5) * 7 * len(shown) <= room else -45 if len(shown) <= 24 else -90
-        )
+    step = max(1, math.ceil(count / (MAX_TICKS if room is None else min(MAX_TICKS, room // 11))))
+    shown = [tick(label, 28 if room is None else 16) for label in labels[::step]]
+    places = list(range(0, count, step))
+    axis: dict[str, Any] = dict(tickmode="array", tickvals=places, ticktext=shown)
+    if room is not None:
+        each = room / len(shown)
+        widest = max(len(html.unescape(text)) for text in shown) * 7 + 8
+        axis["tickangle"] = 0 if widest <= each else -45 if each >= 22 else -90
     return axis
 
 
-def wrap_title(title: str, subtitle: str | None = None, width: int = FULL_WIDTH) -> tuple[str, int]:
-    """Return the title as plotly text, wrapped to `width` pixels, and its height in pixels."""
+def wrap_title(title: str, subtitle: str | None, width: int) -> tuple[str, int, int]:
+    """Return the title as plotly text wrapped to `width` pixels, its height and its line count."""
     if not str(title).strip():
         raise ValueError("title is empty; a figure's title states its finding")
-    lines = [
-        part
-        for line in str(title).splitlines()
-        for part in textwrap.wrap(line, max(24, int(width / 8.6)))
-    ]
-    text, height = "<br>".join(plain(line) for line in lines), 21 * len(lines)
-    if subtitle:
-        small = textwrap.wrap(str(subtitle), max(30, int(width / 6.6)))
-        inner = "<br>".join(plain(line) for line in small)
+    wide, small = max(24, int(width / 8.6)), max(30, int(width / 6.6))
+    lines = [part for line in str(title).splitlines() for part in textwrap.wrap(line, wide)]
+    notes = textwrap.wrap(str(subtitle or ""), small)
+    text = "<br>".join(plain(line) for line in lines)
+    if notes:
+        inner = "<br>".join(plain(line) for line in notes)
         text += f'<br><span style="font-size:12px;color:{MUTED}">{inner}</span>'
-        height += 18 * len(small)
-    return text, height
+    return text, 21 * len(lines) + 19 * len(notes), len(lines) + len(notes)
 
 
 def template() -> go.layout.Template:
     """Return the suite's plotly template."""
     axis = dict(
-        gridcolor=GRID,
-        linecolor="#9aa0a6",
-        zerolinecolor="#9aa0a6",
-        zerolinewidth=1,
-        automargin=True,
-        title=dict(standoff=10, font=dict(size=13)),
-        tickfont=dict(size=12),
-        ticks="",
-    )
-    bar = dict(thickness=14, outlinewidth=0, tickfont=dict(size=11), title=dict(side="right"))
+        gridcolor=GRID, linecolor=LINE, zerolinecolor=LINE, zerolinewidth=1, automargin=True,
+        title=dict(standoff=10, font=dict(size=13)), tickfont=dict(size=12), ticks="",
+    )  # fmt: skip
+    bar = dict(thickness=14, outlinewidth=0, tickfont=dict(size=11), title=dict(side="top"))
+    heading = dict(x=0, y=1, xref="container", xanchor="left", yanchor="top", font=dict(size=16))
     return go.layout.Template(
         layout=dict(
-            font=dict(family=FONT, size=13, color=INK),
-            paper_bgcolor=CARD,
-            plot_bgcolor=CARD,
-            colorway=list(PALETTE),
-            xaxis=axis,
-            yaxis=axis,
-            coloraxis=dict(colorbar=bar),
-            title=dict(
-                font=dict(size=16),
-                x=0,
-                xref="container",
-                xanchor="left",
-                y=1,
-                yanchor="top",
-                pad=dict(l=16, t=14),
-            ),
-            legend=dict(bgcolor="rgba(255,255,255,0.8)", font=dict(size=12)),
+            font=dict(family=FONT, size=13, color=INK), paper_bgcolor=CARD, plot_bgcolor=CARD,
+            colorway=list(PALETTE), xaxis=axis, yaxis=axis, coloraxis=dict(colorbar=bar),
+            title=heading, legend=dict(bgcolor="rgba(255,255,255,0.8)", font=dict(size=12)),
             hoverlabel=dict(font=dict(family=FONT, size=12), align="left"),
-            margin=dict(l=64, r=24, b=56, t=64),
+            margin=dict(l=64, r=24, b=44),
         )
-    )
+    )  # fmt: skip
 
 
 def finish(
-    fig: go.Figure,
-    title: str,
-    subtitle: str | None,
-    *,
-    height: int,
-    width: int | None = None,
+    fig: go.Figure, title: str, subtitle: str | None, *, height: int, width: int | None = None,
     above: int = 0,
-) -> go.Figure:
+) -> go.Figure:  # fmt: skip
     """Apply template, title and size; `height` is that of the plot, `above` room for facet names.
 
     Without `width` the figure fills the notebook's width.
     """
-    text, top = wrap_title(title, subtitle, min(width or FULL_WIDTH, FULL_WIDTH) - 32)
-    top += 26 + above
+    text, tall, lines = wrap_title(title, subtitle, min(width or FULL_WIDTH, FULL_WIDTH) - 32)
+    # plotly lifts a text of several lines by most of a line above where it puts a single one.
+    pad = dict(l=16, t=14 if lines == 1 else 25)
+    below = _label_height(fig)
     fig.update_layout(
-        template=template(),
-        title_text=text,
-        autosize=width is None,
-        width=width,
-        height=height + top + 56,
-        margin_t=top,
-    )
+        template=template(), title=dict(text=text, pad=pad), autosize=width is None, width=width,
+        height=height + tall + above + below + 84, margin_t=tall + above + 30,
+    )  # fmt: skip
     return fig
+
+
+def _label_height(fig: go.Figure) -> int:
+    """Pixels that turned labels of the horizontal axis need below it, beyond those of one line."""
+    axis = fig.layout.xaxis
+    widest = max((len(html.unescape(text)) for text in axis.ticktext or ()), default=0)
+    return int(7 * widest * abs(math.sin(math.radians(axis.tickangle or 0))))
