@@ -21,11 +21,15 @@ def hugging_face_state(state: dict[str, torch.Tensor], n_layers: int) -> dict[st
         "transformer.ln_f.weight": state["ln_f.weight"],
         "transformer.ln_f.bias": state["ln_f.bias"],
     }
-    names = {"qkv": "attn.c_attn", "proj": "attn.c_proj", "fc": "mlp.c_fc", "out": "mlp.c_proj"}
+    names = {"proj": "attn.c_proj", "fc": "mlp.c_fc", "out": "mlp.c_proj"}
     for i in range(n_layers):
         for norm in ("ln_1", "ln_2"):
             for part in ("weight", "bias"):
                 out[f"transformer.h.{i}.{norm}.{part}"] = state[f"blocks.{i}.{norm}.{part}"]
+        qkv = [state[f"blocks.{i}.{part}.weight"].T for part in "qkv"]
+        out[f"transformer.h.{i}.attn.c_attn.weight"] = torch.cat(qkv, dim=1)
+        bias = [state[f"blocks.{i}.{part}.bias"] for part in "qkv"]
+        out[f"transformer.h.{i}.attn.c_attn.bias"] = torch.cat(bias)
         for ours, theirs in names.items():
             out[f"transformer.h.{i}.{theirs}.weight"] = state[f"blocks.{i}.{ours}.weight"].T
             out[f"transformer.h.{i}.{theirs}.bias"] = state[f"blocks.{i}.{ours}.bias"]
