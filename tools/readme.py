@@ -26,13 +26,14 @@ ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 RESULTS = ROOT / "data" / "results.json"
 GALLERY = ROOT / "build" / "gallery"
+SETUP = ROOT / "build" / "setup_times.json"
 
 
 def read_results() -> dict[str, Any]:
     """The committed results; empty ones before the first run."""
     if RESULTS.is_file():
         return json.loads(RESULTS.read_text(encoding="utf-8"))
-    return {"pocket": "", "runs": []}
+    return {"pocket": "", "runs": [], "setup": None}
 
 
 def take_over(results: dict[str, Any]) -> dict[str, Any]:
@@ -62,7 +63,7 @@ def take_over(results: dict[str, Any]) -> dict[str, Any]:
         and not (older_pocket and old["model"] == "pocket")
     ]
     runs = sorted([*kept, *fresh], key=lambda r: (r["notebook"], r["model"]))
-    return {"pocket": run["pocket"], "runs": runs}
+    return results | {"pocket": run["pocket"], "runs": runs}
 
 
 def notebook_row(path: Path) -> str:
@@ -100,6 +101,14 @@ def times_table(runs: list[dict[str, Any]]) -> str:
     return "\n".join([head, "|---|---|---:|---:|---|", *rows])
 
 
+def setup_table(times: dict[str, Any] | None) -> str:
+    """What benchmarks/bench_setup.py measured last."""
+    if times is None:
+        return "Not measured yet: `make bench`."
+    rows = [f"| {what} | {s:.1f} | {times['machine']} |" for what, s in times["seconds"].items()]
+    return "\n".join(["| what | seconds | machine |", "|---|---:|---|", *rows])
+
+
 def render(text: str, results: dict[str, Any]) -> str:
     """The README with its tables made anew; raises ValueError where a marker is missing."""
     runs = results["runs"]
@@ -107,6 +116,7 @@ def render(text: str, results: dict[str, Any]) -> str:
         "notebooks": notebooks_table(),
         "results": results_markdown(runs).strip() if runs else "No run is recorded yet.",
         "times": times_table(runs),
+        "setup": setup_table(results["setup"]),
     }
     for name, table in tables.items():
         marked = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end {name} -->)", re.S)
@@ -155,6 +165,9 @@ def main() -> int:
         if not check:
             if (GALLERY / "run.json").is_file():
                 results = take_over(results)
+            if SETUP.is_file():
+                results["setup"] = json.loads(SETUP.read_text(encoding="utf-8"))
+            if results["runs"] or results["setup"]:
                 RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
             README.write_text(render(README.read_text("utf-8"), results), encoding="utf-8")
         problems = list(stale(results))
