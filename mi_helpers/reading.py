@@ -1,13 +1,14 @@
-"""The glossary and the literature: read from ``data/``, cited in prose, shown as tables."""
+"""Glossary, literature and the map of the notebooks: read from files, cited, shown as tables."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from difflib import get_close_matches
 from html import escape
-from importlib import resources
+from importlib import metadata, resources
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -63,6 +64,24 @@ class Entry:
     aliases: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Notebook:
+    """One notebook of the suite, as its first two cells introduce it; ``question`` is Markdown."""
+
+    name: str
+    title: str
+    question: str
+    minutes: int
+
+
+def notebooks() -> list[Notebook]:
+    """The notebooks beside ``data/`` in reading order; none where only the package is installed.
+
+    Raises ValueError for a notebook that does not state its title, question and minutes.
+    """
+    return [_notebook(path) for path in sorted(_notebooks_folder().glob("[0-9]*.ipynb"))]
+
+
 def literature() -> dict[str, Work]:
     """The works the suite cites, by key, in the order of ``data/literature.toml``."""
     content = _read("literature.toml")
@@ -90,6 +109,27 @@ def cite_markdown(text: str) -> str:
     return _CITATION.sub(links, text)
 
 
+def notebooks_html() -> HTML:
+    """The map of the notebooks: each with its question and minutes, linked.
+
+    Where only the package is installed it is a link to the repository. Raises as `notebooks`.
+    """
+    found = notebooks()
+    if not found:
+        url = escape(_repository())
+        return HTML(f'The notebooks are in the repository: <a href="{url}">{url}</a>.')
+    works = literature()
+    rows = [
+        (
+            f'<a href="{one.name}.ipynb">{escape(one.title)}</a>',
+            _markdown(one.question, works),
+            str(one.minutes),
+        )
+        for one in found
+    ]
+    return _table(("Notebook", "Question", "Minutes"), rows)
+
+
 def glossary_html() -> HTML:
     """The glossary from A to Z as one table with a search box, for the end of a cell.
 
@@ -97,12 +137,12 @@ def glossary_html() -> HTML:
     Raises KeyError for a source the literature lacks.
     """
     works = literature()
-    notebooks = _notebooks()
+    there = {path.stem for path in _notebooks_folder().glob("*.ipynb")}
     rows = []
     for entry in sorted(glossary(), key=lambda entry: entry.term.lower()):
         also = f"<br><small>{escape(', '.join(entry.aliases))}</small>" if entry.aliases else ""
         sources = "<br>".join(_link(_work(works, key)) for key in entry.sources)
-        shown = entry.notebook if entry.notebook in notebooks else ""
+        shown = entry.notebook if entry.notebook in there else ""
         seen = f'<a href="{shown}.ipynb">{shown[:2]}</a>' if shown else ""
         term = f"<b>{escape(entry.term)}</b>{also}"
         rows.append((term, _markdown(entry.definition, works), sources, seen))
@@ -155,10 +195,25 @@ def _cited(match: re.Match[str], works: Mapping[str, Work]) -> list[Work]:
     return [_work(works, part.strip().removeprefix("@")) for part in match[1].split(";")]
 
 
-def _notebooks() -> set[str]:
-    """Names of the notebooks beside ``data/``; none where only the package is installed."""
-    folder = Path(str(resources.files("mi_data"))).parent / "notebooks"
-    return {path.stem for path in folder.glob("*.ipynb")}
+def _notebooks_folder() -> Path:
+    """Beside ``data/``; it does not exist where only the package is installed."""
+    return Path(str(resources.files("mi_data"))).parent / "notebooks"
+
+
+def _repository() -> str:
+    urls = metadata.metadata("mi-helpers").get_all("Project-URL") or []
+    return next((url.split(", ", 1)[1] for url in urls if url.startswith("Repository, ")), "")
+
+
+def _notebook(path: Path) -> Notebook:
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    head, first = ("".join(cell["source"]) for cell in cells[:2])
+    title = re.search(r"^# (.+)$", head, re.M)
+    minutes = re.search(r"About (\d+) minutes", head)
+    question = re.search(r"\*\*The question\.?\*\*:?\s+(.+?)(?=\n\s*\n|\Z)", first, re.S)
+    if not (title and minutes and question):
+        raise ValueError(f"{path.name}: its first two cells lack title, question or minutes")
+    return Notebook(path.stem, title[1], " ".join(question[1].split()), int(minutes[1]))
 
 
 def _link(work: Work) -> str:

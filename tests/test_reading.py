@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
+from email.message import Message
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -121,6 +123,47 @@ def test_a_notebook_is_linked_as_soon_as_it_exists(data: Path) -> None:
 def test_installed_without_the_notebooks_nothing_is_linked(data: Path) -> None:
     (data.parent / "notebooks").rmdir()
     assert ".ipynb" not in reading.glossary_html().data
+
+
+def write_notebook(folder: Path, name: str, title: str, first: str) -> None:
+    head = f"# {title}\n\n[![Open in Colab](badge)](colab)\n\nAbout 30 minutes · measured"
+    cells = [{"cell_type": "markdown", "source": text} for text in (head, first)]
+    (folder / f"{name}.ipynb").write_text(json.dumps({"cells": cells}))
+
+
+def test_the_map_lists_the_notebooks_that_exist_with_their_questions(data: Path) -> None:
+    folder = data.parent / "notebooks"
+    write_notebook(
+        folder, "01_b", "01 · B & C", "**The question.** Is\n`a < b`?\n\n**You need** x."
+    )
+    write_notebook(folder, "00_a", "00 · A", "**The question.** Why?")
+    (folder / "exercises").mkdir()
+    write_notebook(folder / "exercises", "00_a", "00 · A", "**The question.** Why?")
+    assert reading.notebooks() == [
+        reading.Notebook("00_a", "00 · A", "Why?", 30),
+        reading.Notebook("01_b", "01 · B & C", "Is `a < b`?", 30),
+    ]
+    html = reading.notebooks_html().data
+    assert Page(html).count["tr"] == 3
+    assert '<a href="01_b.ipynb">01 · B &amp; C</a>' in html
+    assert "Is <code>a &lt; b</code>?" in html and "30" in html
+
+
+def test_a_notebook_without_a_question_is_named(data: Path) -> None:
+    write_notebook(data.parent / "notebooks", "01_b", "01 · B", "**You need** nothing.")
+    with pytest.raises(ValueError, match="01_b.ipynb: its first two cells lack .*question"):
+        reading.notebooks()
+
+
+def test_installed_without_the_notebooks_the_map_leads_to_the_repository(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = Message()
+    package["Project-URL"] = "Repository, https://example.org/suite"
+    monkeypatch.setattr(reading.metadata, "metadata", lambda name: package)
+    (data.parent / "notebooks").rmdir()
+    assert reading.notebooks() == []
+    assert '<a href="https://example.org/suite">' in reading.notebooks_html().data
 
 
 def test_the_tables_hold_everything_and_ask_nothing_of_the_network() -> None:
