@@ -164,7 +164,9 @@ def run(answer: Any, *args: Any, **kwargs: Any) -> Any:
         shapes = ", ".join(str(tuple(item.shape)) for item in inputs)
         given = f" on inputs of shapes {shapes}" if inputs else ""
         raise Refused(f"Your function raises {type(err).__name__}{given}: {err}") from err
-    if got is None or got is ...:
+    if got is ...:
+        raise NotDone
+    if got is None:
         raise Refused("Your function returns nothing. Is the return statement missing?")
     if any(not torch.equal(old, new) for old, new in zip(before, inputs, strict=True)):
         raise Refused("Your function changes its input in place. Make a new tensor instead.")

@@ -95,7 +95,7 @@ def cells(notebook: nbformat.NotebookNode, tag: str) -> list[nbformat.NotebookNo
 
 
 def built(learner: bool, path: Path = DEMO / "99_demo.py") -> nbformat.NotebookNode:
-    return builder.build(builder.read_source(path), PROJECT, learner, None)
+    return builder.build(builder.read_source(path), PROJECT, learner)
 
 
 def test_full_notebook_has_folded_solutions_and_no_stubs() -> None:
@@ -172,11 +172,18 @@ def test_links_are_adjusted_for_the_learners_folder(tmp_path: Path) -> None:
     assert "](../../data/pocket/README.md)" in texts[1]
 
 
-def test_citations_are_converted_in_markdown_only(tmp_path: Path) -> None:
+def test_citations_are_converted_in_markdown_only(tmp_path: Path, monkeypatch) -> None:
     path = rewritten(tmp_path, "# It does not,", "# It does not [@key],")
-    source = builder.read_source(path)
-    notebook = builder.build(source, PROJECT, False, lambda text: text.replace("[@key]", "(Key)"))
-    assert any("It does not (Key)," in cell.source for cell in notebook.cells)
+    path.write_text(path.read_text().replace("logits + 3", "logits + 3  # [@key]"))
+    monkeypatch.setattr(builder, "cite_markdown", lambda text: text.replace("[@key]", "(Key)"))
+    text = "\n".join(cell.source for cell in built(False, path).cells)
+    assert "It does not (Key)," in text and "logits + 3  # [@key]" in text
+
+
+def test_unknown_citation_is_refused(tmp_path: Path) -> None:
+    path = rewritten(tmp_path, "# It does not,", "# It does not [@nobody2099nothing],")
+    with pytest.raises(KeyError, match="nobody2099nothing"):
+        built(False, path)
 
 
 def test_drift_names_stale_missing_and_orphaned(demo_root: Path) -> None:
@@ -196,14 +203,12 @@ def test_check_writes_nothing_and_fails_on_drift(
     demo_root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(builder, "ROOT", demo_root)
-    monkeypatch.setattr(builder, "citations", lambda: str)
     assert builder.main(["--check"]) == 1
-    assert "notebooks/99_demo.ipynb: differs from source" in capsys.readouterr().out
+    assert "notebooks/99_demo.ipynb differs from its source" in capsys.readouterr().out
     assert not list(demo_root.rglob("*.ipynb"))
     assert builder.main([]) == 0
     assert builder.main(["--check"]) == 0
-    monkeypatch.setattr(builder, "citations", lambda: None)
-    assert builder.main(["--check"]) == 1
+    assert builder.main(["--check", "99_demo"]) == 0
 
 
 @pytest.mark.parametrize(
@@ -213,6 +218,7 @@ def test_check_writes_nothing_and_fails_on_drift(
         ("# minutes: 5\n", "# minutes: 5\n# colour: red\n", "header needs title and minutes"),
         ("# ---\n# title", "# title", "starts with a '# ---' header"),
         ("claim.table()", "print()", "last code cell must be claim.table()"),
+        (" minutes=5 difficulty=1", "", "a task needs minutes and difficulty"),
         ('tags=["hint"]', 'tags=["hnit"]', "unknown tag 'hnit'"),
         ('# %% tags=["solution"]', '# %% [markdown] tags=["solution"]', "must be code"),
         ("# %% [markdown]\n# **The", "# %%\n# **The", "first cell must be Markdown"),

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Make the notebooks from their sources.
 
-    python tools/build_notebooks.py            write the notebooks
-    python tools/build_notebooks.py --check    write nothing; exit 1 and name those that drifted
+    python tools/build_notebooks.py [NN_name ...]    write the notebooks
+    python tools/build_notebooks.py --check          write nothing; exit 1 and name the stale
 
 Each ``notebooks/src/NN_name.py`` (jupytext's percent format) becomes two notebooks without outputs:
 
@@ -21,7 +21,7 @@ import hashlib
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +30,8 @@ import nbformat
 import yaml
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from mi_helpers.reading import cite_markdown
 
 try:
     import tomllib
@@ -76,8 +78,8 @@ class Source:
     name: str
     title: str
     minutes: int
-    measured: str
     cells: tuple[NotebookNode, ...]
+    measured: str = ""
 
     def code(self) -> str:
         """All code cells, joined."""
@@ -105,9 +107,7 @@ def read_source(path: Path) -> Source:
     if not {"title", "minutes"} <= set(header) <= {"title", "minutes", "measured"}:
         raise SourceError(f"{path.name}: header needs title and minutes, and may have measured")
     cells = tuple(jupytext.reads(text[match.end() :].lstrip(), fmt="py:percent").cells)
-    source = Source(
-        path.stem, header["title"], header["minutes"], header.get("measured", ""), cells
-    )
+    source = Source(name=path.stem, cells=cells, **header)
     _validate(source)
     return source
 
@@ -116,7 +116,11 @@ def _validate(source: Source) -> None:
     if not source.cells or source.cells[0].cell_type != "markdown":
         raise SourceError(f"{source.name}: the first cell must be Markdown")
     for cell in source.cells:
+        if unknown := set(cell.metadata.get("tags", [])) - set(ROLES):
+            raise SourceError(f"{source.name}: unknown tag {sorted(unknown)[0]!r}: not in {ROLES}")
         kind = "markdown" if role(cell) in ("task", "hint") else "code"
+        if role(cell) == "task" and not {"minutes", "difficulty"} <= set(cell.metadata):
+            raise SourceError(f"{source.name}: a task needs minutes and difficulty: {cell.source}")
         if role(cell) and cell.cell_type != kind:
             raise SourceError(f"{source.name}: a {role(cell)} cell must be {kind}: {cell.source!r}")
     last = [cell.source.strip() for cell in source.cells if cell.cell_type == "code"][-1:]
@@ -127,8 +131,6 @@ def _validate(source: Source) -> None:
 def role(cell: NotebookNode) -> str | None:
     """The tag that says what part of an exercise a cell is, or None."""
     tags = cell.metadata.get("tags", [])
-    if unknown := set(tags) - set(ROLES):
-        raise SourceError(f"unknown tag {sorted(unknown)[0]!r}; known: {', '.join(ROLES)}")
     return tags[0] if tags else None
 
 
@@ -138,10 +140,12 @@ def title_cell(source: Source, project: Project, learner: bool) -> NotebookNode:
     github = f"{project.url}/blob/v{project.version}/{folder}/{source.name}.ipynb"
     colab = github.replace("https://github.com/", "https://colab.research.google.com/github/")
     badge = "https://colab.research.google.com/assets/colab-badge.svg"
-    other = f"[with solutions](../{source.name}.ipynb)"
-    if not learner:
-        other = f"[with the exercises to solve](exercises/{source.name}.ipynb)"
-    facts = [f"About {source.minutes} minutes", source.measured, f"the same notebook {other}"]
+    other = "[with solutions](../" if learner else "[with the exercises to solve](exercises/"
+    facts = [
+        f"About {source.minutes} minutes",
+        source.measured,
+        f"the same notebook {other}{source.name}.ipynb)",
+    ]
     lines = [
         f"# {source.name[:2]} · {source.title}",
         f"[![Open in Colab]({badge})]({colab})",
@@ -175,9 +179,8 @@ def render(cell: NotebookNode, learner: bool) -> Iterator[NotebookNode]:
             yield folded("Hint", text)
             return
         if part == "task":
-            text += "\n\n*Difficulty {difficulty} of 3, about {minutes} minutes.*".format(
-                **cell.metadata
-            )
+            size = "Difficulty {difficulty} of 3, about {minutes} minutes."
+            text += f"\n\n*{size.format(**cell.metadata)}*"
         yield new_markdown_cell(text)
     elif part == "solution" and learner:
         yield folded("Solution", f"```python\n{cell.source}\n```")
@@ -189,16 +192,14 @@ def render(cell: NotebookNode, learner: bool) -> Iterator[NotebookNode]:
         yield new_code_cell(cell.source, metadata={"tags": [part]} if part else {})
 
 
-def build(
-    source: Source, project: Project, learner: bool, cite: Callable[[str], str] | None
-) -> NotebookNode:
+def build(source: Source, project: Project, learner: bool) -> NotebookNode:
     """One notebook, without outputs and with cell ids that depend on its content alone."""
     first, *rest = (new for cell in source.cells for new in render(cell, learner))
     cells = [title_cell(source, project, learner), first, setup_cell(source, project), *rest]
     seen: Counter[str] = Counter()
     for cell in cells:
-        if cite and cell.cell_type == "markdown":
-            cell.source = cite(cell.source)
+        if cell.cell_type == "markdown":
+            cell.source = cite_markdown(cell.source)
         digest = hashlib.sha256(f"{source.name}\0{cell.source}".encode()).hexdigest()[:8]
         seen[digest] += 1
         cell.id = digest if seen[digest] == 1 else f"{digest}-{seen[digest]}"
@@ -208,54 +209,44 @@ def build(
     return notebook
 
 
-def build_all(root: Path, cite: Callable[[str], str] | None = None) -> dict[Path, str]:
-    """Every notebook's path and its exact content."""
+def build_all(root: Path, names: Sequence[str] = ()) -> dict[Path, str]:
+    """Path and exact content of the notebooks of all sources, or of those named."""
     project, made = read_project(root), {}
-    for path in sorted((root / SOURCES).glob("*.py")):
+    paths = [root / SOURCES / f"{name}.py" for name in names]
+    for path in paths or sorted((root / SOURCES).glob("*.py")):
         source = read_source(path)
         for learner, folder in ((False, "notebooks"), (True, "notebooks/exercises")):
-            notebook = build(source, project, learner, cite)
+            notebook = build(source, project, learner)
             text = nbformat.writes(notebook, indent=1, sort_keys=True, ensure_ascii=False)
             made[root / folder / f"{path.stem}.ipynb"] = text.rstrip("\n") + "\n"
     return made
 
 
 def drift(made: dict[Path, str], root: Path) -> list[Path]:
-    """Notebooks that are missing, differ from their source, or have none."""
+    """Notebooks that are missing, differ from what is made now, or have no source."""
     there = {*root.glob("notebooks/*.ipynb"), *root.glob("notebooks/exercises/*.ipynb")}
     stale = [p for p, text in made.items() if p not in there or p.read_text("utf-8") != text]
-    return sorted([*stale, *(there - set(made))])
-
-
-def citations() -> Callable[[str], str] | None:
-    """The function that turns ``[@key]`` into a reference, or None while there is none."""
-    try:
-        from mi_helpers.reading import cite_markdown
-    except ImportError:
-        return None
-    return cite_markdown
+    orphans = [p for p in there if not (root / SOURCES / f"{p.stem}.py").exists()]
+    return sorted([*stale, *orphans])
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Make the notebooks from their sources.")
+    parser.add_argument("names", nargs="*", help="sources, such as 01_residual_stream; default all")
     parser.add_argument("--check", action="store_true", help="write nothing, report drift")
-    check = parser.parse_args(arguments).check
-    cite = citations()
-    if cite is None:
-        print("mi_helpers.reading cannot be imported: citations stay as they are", file=sys.stderr)
-    made = build_all(ROOT, cite)
+    options = parser.parse_args(arguments)
+    made = build_all(ROOT, options.names)
     stale = drift(made, ROOT)
     for path in stale:
-        if check or path not in made:
-            print(
-                f"{path.relative_to(ROOT)}: {'differs from' if path in made else 'has no'} source"
-            )
+        if options.check or path not in made:
+            verb = "differs from its" if path in made else "has no"
+            print(f"{path.relative_to(ROOT)} {verb} source; run tools/build_notebooks.py")
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(made[path], encoding="utf-8")
             print(f"wrote {path.relative_to(ROOT)}")
-    return 1 if check and (stale or cite is None) else 0
+    return 1 if options.check and stale else 0
 
 
 if __name__ == "__main__":
