@@ -1,0 +1,201 @@
+"""Path patching: let a part's change reach some of its readers, and no other.
+
+Sources: Wang et al. 2022 (IOI), section 3 and appendix B, where MLPs on the way respond;
+Goldowsky-Dill et al. 2023, "Localizing model behavior with path patching", for the edge alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from mi_helpers.patching.edges import EdgeGraph, Node
+from mi_helpers.patching.engine import MEMORY, Setup, assert_self_patch, prepare
+from mi_helpers.patching.fused import FusedGPT2
+from mi_helpers.patching.metric import Metric
+from mi_helpers.patching.resume import FusedEngine
+from mi_helpers.patching.runs import Cell, Edit, Run, checked_pair, checked_tokens, rows_mask
+from mi_helpers.patching.sites import checked_indices
+from mi_helpers.patching.sweep import Sweep
+from mi_helpers.patching.what import OtherRun, Values, What
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+
+def path_patch(
+    model: TransformerBridge,
+    base: Int[Tensor, "batch pos"],
+    what: What,
+    metric: Metric,
+    *,
+    receivers: str | Sequence[str] = "logits",
+    senders: Sequence[str] | None = None,
+    positions: Sequence[int] | None = None,
+    through: Sequence[str] = (),
+    memory: int = MEMORY,
+    progress: bool = True,
+) -> Sweep:
+    """Replace what each sender writes, as seen by the receivers alone.
+
+    Between sender and receivers everything else keeps the base run's activations, so only the
+    direct path through the residual stream carries the change. What comes after the receivers
+    responds freely. LayerNorms are recomputed, not frozen.
+
+    Args:
+        model: The bridge, of GPT-2's architecture.
+        base: The prompts of the run that is patched.
+        what: What the senders write instead, e.g. `OtherRun(corrupt_tokens)`.
+        metric: Logits to one number an example.
+        receivers: "logits", or a list of readers such as "L9H9.q", "L5H5.k", "L8H6.v", "MLP9",
+            all patched together.
+        senders: Writers, "L8H6", "MLP0", "embed", one at a time; None means every head.
+        positions: Where the senders' change is seen; None means everywhere.
+        through: ("mlp",) lets the MLPs on the way respond, as the IOI paper does; () is the edge.
+
+    Returns:
+        A `Sweep` with axes ("layer", "head"), or ("sender",) where senders were named. A sender
+        with no path to any receiver leaves the metric as it was.
+
+    Raises:
+        ValueError: names that are none, the logits mixed with other receivers, another
+            architecture, hooks of your own on the model, or what `patch_sweep` refuses.
+    """
+    graph = EdgeGraph.of(model)
+    names = graph.heads if senders is None else list(senders)
+    readers = _checked_receivers(graph, receivers)
+    _checked_senders(graph, names, through)
+    base = checked_pair(model, base, what.tokens)[0] if isinstance(what, OtherRun) else base
+    base = checked_tokens(model, base)
+    n_pos = base.shape[1]
+    rows = None if positions is None else checked_indices(positions, n_pos, "position")
+    setup = prepare(model, base, metric)
+    if not isinstance(setup.engine, FusedEngine):
+        raise ValueError("path patching needs the model without hooks of your own: reset_hooks()")
+    began = time.perf_counter()
+    with torch.no_grad():
+        values = cache(what.values(setup.base, setup.run))
+        sent = _Sent(setup.engine.gpt2, setup.base, values, rows_mask(n_pos, rows), "mlp" in through)
+        if readers[0].kind == "logits":
+            patched = _to_logits(setup, sent, graph, names)
+        else:
+            cells = _to_readers(sent, graph, names, readers)
+            assert_self_patch(setup, cells, memory)
+            options = dict(memory=memory, progress=progress, label="path patching")
+            patched = setup.run_cells(cells, **options)["metric"]
+    index: dict[str, Sequence] = {"sender": names}
+    if senders is None:
+        index = {"layer": range(graph.n_layers), "head": range(graph.n_heads)}
+    shaped = patched.view(*map(len, index.values()), -1)
+    seconds = time.perf_counter() - began
+    return Sweep(shaped, tuple(index), index, setup.values["metric"], None, seconds)
+
+
+def _checked_receivers(graph: EdgeGraph, receivers: str | Sequence[str]) -> list[Node]:
+    names = [receivers] if isinstance(receivers, str) else list(receivers)
+    readers = [graph.reader(name) for name in names]
+    if not readers:
+        raise ValueError('name at least one receiver, e.g. "logits" or ["L9H9.q"]')
+    if len(readers) > 1 and "logits" in names:
+        raise ValueError("patch the path to the logits alone: the other receivers lead there too")
+    return readers
+
+
+def _checked_senders(graph: EdgeGraph, names: Sequence[str], through: Sequence[str]) -> None:
+    for name in names:
+        graph.writer(name)
+    if not names:
+        raise ValueError("name at least one sender, or None for every head")
+    if isinstance(through, str) or set(through) - {"mlp"}:
+        raise ValueError(f'through={through!r}: give () or ("mlp",); nothing else can respond')
+
+
+@dataclass
+class _Sent:
+    """What senders change in the residual stream, and how the change travels."""
+
+    gpt2: FusedGPT2
+    base: Run
+    values: Values
+    seen: Bool[Tensor, "pos 1"]
+    through_mlps: bool
+
+    def change(self, sender: Node) -> Float[Tensor, "batch pos d_model"]:
+        """The other value minus the base run's of what the sender writes, where it is seen."""
+        site = {"embed": "resid_pre", "mlp": "mlp_out", "head": "z"}[sender.kind]
+        layer = max(0, sender.layer)
+        change = self.values(site, layer) - self.base.get(site, layer)
+        if sender.kind == "head":
+            change = change[:, :, sender.head] @ self.gpt2.W_O[layer][sender.head]
+        return change * self.seen.to(change.device)
+
+    def travel(self, sender: Node, rows: slice) -> Iterator[tuple[int, str, Tensor]]:
+        """The change in the stream before each later block, "pre", and MLP, "mid"; at last "end".
+
+        Only the positions `rows` are followed.
+        """
+        change = self.change(sender)[:, rows]
+        for layer in range(max(0, sender.layer), self.gpt2.n_layers):
+            if layer > sender.layer:
+                yield layer, "pre", change
+            if layer > sender.layer or sender.kind == "head":
+                yield layer, "mid", change
+                if self.through_mlps:
+                    mid = self.base.get("resid_mid", layer)[:, rows] + change
+                    before = self.base.get("mlp_out", layer)[:, rows]
+                    change = change + self.gpt2.mlp(layer, mid) - before
+        yield self.gpt2.n_layers, "end", change
+
+
+def _to_logits(
+    setup: Setup, sent: _Sent, graph: EdgeGraph, names: Sequence[str]
+) -> Float[Tensor, "sender batch"]:
+    """The metric with each sender's change added to the last residual stream, and only there."""
+    final = setup.base.final[:, setup.reads]
+    patched = []
+    for name in names:
+        *_, (_, _, change) = sent.travel(graph.writer(name), setup.reads)
+        patched.append(setup.judge((final + change)[None], "metric")[0].cpu())
+    return torch.stack(patched)
+
+
+def _to_readers(
+    sent: _Sent, graph: EdgeGraph, names: Sequence[str], readers: Sequence[Node]
+) -> list[Cell]:
+    """For each sender, the edits that give the receivers what they compute from its change."""
+    cells = []
+    for name in names:
+        edits = [
+            edit
+            for layer, place, change in sent.travel(graph.writer(name), slice(0, None))
+            for edit in _edits(sent, layer, place, change, readers)
+        ]
+        cells.append(tuple(edits))
+    return cells
+
+
+def _edits(
+    sent: _Sent, layer: int, place: str, change: Tensor, readers: Sequence[Node]
+) -> Iterator[Edit]:
+    """The edits of the receivers that read the stream at this place."""
+    here = [node for node in readers if node.layer == layer]
+    n_pos = change.shape[1]
+    if place == "mid" and any(node.kind == "mlp" for node in here):
+        patched = sent.gpt2.mlp(layer, sent.base.get("resid_mid", layer) + change)
+        yield Edit("mlp_out", layer, rows_mask(n_pos), patched)
+    inputs = [node for node in here if node.kind in ("q", "k", "v")]
+    if place == "pre" and inputs:
+        qkv = sent.gpt2.qkv(layer, sent.base.get("resid_pre", layer) + change)
+        for site, value in zip("qkv", qkv, strict=True):
+            heads = [node.head for node in inputs if node.kind == site]
+            if heads:
+                mask = torch.zeros(n_pos, sent.gpt2.n_heads, dtype=torch.bool)
+                mask[:, heads] = True
+                yield Edit(site, layer, mask, value)
