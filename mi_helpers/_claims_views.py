@@ -12,6 +12,7 @@ from typing import Any
 
 # Dark enough for white text, light enough to stand out on a dark page.
 _COLOURS = {"holds": "#1a7f37", "fails": "#cf222e", "no expectation": "#6e7781"}
+_CELL = "text-align:left;vertical-align:top"
 _WORDS = {"holds": "holds", "fails": "FAILS", "no expectation": "no expectation for this model"}
 
 
@@ -43,8 +44,8 @@ class Line:
     source: str
     status: str
 
-    def _measured(self) -> tuple[str, str]:
-        value, control = f"{self.value:.4g}", f"{self.control_value:.4g}"
+    def _measured(self, number: str = "{:.4g}") -> tuple[str, str]:
+        value, control = number.format(self.value), number.format(self.control_value)
         if self.expected:
             value += f" (expected {_span(self.expected)})"
         if self.expected_control:
@@ -61,13 +62,13 @@ class Line:
         )
 
     def _repr_html_(self) -> str:
-        value, control = (escape(text) for text in self._measured())
+        value, control = self._measured("<b>{:.4g}</b>")
         unit = "" if self.control_unit == self.unit else f", {escape(self.control_unit)}"
         source = f" · {escape(self.source)}" if self.source else ""
         return (
             f'<div style="border-left:4px solid {_COLOURS[self.status]};padding:2px 0 2px 10px">'
             f"{_badge(self.status)} {escape(self.statement)}<br>{escape(self.unit)}: "
-            f"<b>{value}</b> · control ({escape(self.control_text)}{unit}): <b>{control}</b>"
+            f"{value} · control ({escape(self.control_text)}{unit}): {control}"
             f'<span style="opacity:0.75">{source} · <code>{escape(self.id)}</code></span></div>'
         )
 
@@ -90,10 +91,10 @@ class Table:
 
     def _summary(self) -> str:
         tally = Counter(line.status for line in self.lines)
-        counts = [f"{tally[status]} {word}" for status, word in _COUNTED.items() if tally[status]]
+        counts = [f"{word}: {tally[status]}" for status, word in _WORDS.items() if tally[status]]
         if self.missing:
-            counts.append(f"{len(self.missing)} NOT MADE: {', '.join(self.missing)}")
-        return f"{self.notebook} on {self.model}: {', '.join(counts)}"
+            counts.append(f"NOT MADE: {len(self.missing)} ({', '.join(self.missing)})")
+        return f"{self.notebook} on {self.model} · {' · '.join(counts)}"
 
     def __repr__(self) -> str:
         return "\n".join([self._summary(), *(f"  {line!r}" for line in self.lines)])
@@ -102,14 +103,11 @@ class Table:
         head = ("", "claim", "value", "expected", "control", "expected", "source")
         rows = "".join(_html_row(line) for line in self.lines)
         return (
-            f'<table style="text-align:left"><caption>{escape(self._summary())}</caption>'
+            f'<table style="color:inherit"><caption>{escape(self._summary())}</caption>'
             + "<thead><tr>"
-            + "".join(f'<th style="text-align:left">{cell}</th>' for cell in head)
+            + "".join(f'<th style="{_CELL}">{cell}</th>' for cell in head)
             + f"</tr></thead><tbody>{rows}</tbody></table>"
         )
-
-
-_COUNTED = {"holds": "hold", "fails": "FAIL", "no expectation": "without expectation"}
 
 
 def _html_row(line: Line) -> str:
@@ -122,7 +120,7 @@ def _html_row(line: Line) -> str:
         escape(_span(line.expected_control)),
         escape(line.source),
     )
-    return "<tr>" + "".join(f'<td style="text-align:left">{cell}</td>' for cell in cells) + "</tr>"
+    return "<tr>" + "".join(f'<td style="{_CELL}">{cell}</td>' for cell in cells) + "</tr>"
 
 
 def load_results(folder: str | Path) -> list[dict[str, Any]]:

@@ -236,8 +236,8 @@ def test_table_lists_all_and_the_forgotten(claim: Claims, monkeypatch, tmp_path:
     claim("stream.cosine", 0.9, control=0.0)
     table = claim.table()
     assert table.missing == ("stream.sum_error",)
-    assert "1 hold, 1 NOT MADE: stream.sum_error" in repr(table)
-    assert "NOT MADE: stream.sum_error" in table._repr_html_()
+    assert "holds: 1 · NOT MADE: 1 (stream.sum_error)" in repr(table)
+    assert "NOT MADE: 1 (stream.sum_error)" in table._repr_html_()
     monkeypatch.setenv("MI_STRICT", "1")
     monkeypatch.setenv("MI_CLAIMS_DIR", str(tmp_path / "results"))
     with pytest.raises(ClaimError, match="never made: stream.sum_error"):

@@ -5,13 +5,10 @@
     python tools/build_notebooks.py --check          write nothing; exit 1 and name the stale
 
 Each ``notebooks/src/NN_name.py`` (jupytext's percent format) becomes two notebooks without outputs:
-
-- ``notebooks/NN_name.ipynb``, the full one: solutions folded, stubs dropped;
-- ``notebooks/exercises/NN_name.ipynb``, the learner's: stubs, solutions as text to open.
-
-Title, Colab badge, links and the one set-up cell are generated around the source's first cell;
-``[@key]`` in Markdown cites ``data/literature.toml``. ``notebooks/src/README.md`` says how a source
-is written, with an example.
+``notebooks/NN_name.ipynb``, the full one (solutions folded, stubs dropped), and the learner's,
+``notebooks/exercises/NN_name.ipynb`` (stubs, solutions as text to open). Title, Colab badge, links
+and the one set-up cell are generated around the source's first cell. How a source is written:
+``notebooks/src/README.md``.
 """
 
 from __future__ import annotations
@@ -82,7 +79,7 @@ class Source:
     measured: str = ""
 
     def code(self) -> str:
-        """All code cells, joined."""
+        """All code."""
         return "\n".join(cell.source for cell in self.cells if cell.cell_type == "code")
 
 
@@ -93,8 +90,8 @@ def read_project(root: Path) -> Project:
     pins = [re.search(rf"^{name}==[^\s;\\]+", lock, re.MULTILINE) for name in COLAB_LACKS]
     if not all(pins):
         raise SourceError(f"requirements.lock does not pin all of {', '.join(COLAB_LACKS)}")
-    url = project["urls"]["Repository"].rstrip("/")
-    return Project(url, project["version"], " ".join(pin.group() for pin in pins if pin))
+    pinned = " ".join(pin.group() for pin in pins if pin)
+    return Project(project["urls"]["Repository"], project["version"], pinned)
 
 
 def read_source(path: Path) -> Source:
