@@ -106,7 +106,7 @@ def from_texts(
         corrupt_tokens=model.to_tokens(list(corrupt), prepend_bos=True),
         answer_tokens=torch.tensor(answer_ids, device=device),
         str_tokens=tuple(
-            tuple(model.to_str_tokens(row, prepend_bos=False)) for row in clean_tokens
+            tuple(model.tokenizer.decode([token]) for token in row) for row in clean_tokens.tolist()
         ),
         labels=tuple(labels),
         positions=_positions(model, clean, spans, clean_tokens.shape[1]),
