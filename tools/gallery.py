@@ -54,7 +54,10 @@ def execute(notebook: Path, page: Path) -> dict[str, Any]:
     error, start = None, time.perf_counter()
     try:
         NotebookClient(
-            content, timeout=CELL_SECONDS, resources={"metadata": {"path": str(notebook.parent)}}
+            content,
+            timeout=CELL_SECONDS,
+            startup_timeout=300,
+            resources={"metadata": {"path": str(notebook.parent)}},
         ).execute()
     except CellExecutionError as err:
         error = f"{err.ename}: {err.evalue}"

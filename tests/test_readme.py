@@ -1,0 +1,179 @@
+"""The README's tables and the recorded results agree with the repository, or the check says so."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def tool(name: str):
+    """A module of tools/, which is no package."""
+    sys.path.insert(0, str(ROOT / "tools"))
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.pop(0)
+
+
+readme = tool("readme")
+gallery = tool("gallery")
+
+ROW = {
+    "id": "demo.shift",
+    "statement": "A shift changes no difference.",
+    "unit": "logits",
+    "value": 0.25,
+    "control_text": "one logit",
+    "control_unit": "logits",
+    "control_value": 3.0,
+    "expected": [None, 0.5],
+    "expected_control": [2.0, None],
+    "source": "measured",
+    "status": "holds",
+}
+CLAIMS = """
+[[claim]]
+id = "demo.shift"
+statement = "A shift changes no difference."
+unit = "logits"
+control = "one logit"
+[claim.pocket]
+value = [-inf, 0.5]
+control = [2.0, inf]
+source = "measured"
+"""
+NOTEBOOK = {
+    "cells": [
+        {"source": ["# 07 · A demo\n", "\n", "[![Open](badge)](colab)\n", "\n", "About 5 minutes"]},
+        {"source": ["**The question.** Does a\n", "shift matter?\n", "\n", "You need nothing."]},
+    ]
+}
+PAGE = "".join(
+    f"<!-- {n} -->\nold\n<!-- end {n} -->\n" for n in ("notebooks", "results", "times", "setup")
+)
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """A checkout with one notebook, its claim, and a gallery run of it."""
+    for folder in ("notebooks", "claims", "gallery/claims"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "README.md").write_text(PAGE)
+    (tmp_path / "notebooks/07_demo.ipynb").write_text(json.dumps(NOTEBOOK))
+    (tmp_path / "claims/07_demo.toml").write_text(CLAIMS)
+    claims = {"notebook": "07_demo", "model": "pocket", "rows": [ROW], "missing": []}
+    (tmp_path / "gallery/claims/07_demo.pocket.json").write_text(json.dumps(claims))
+    report = {"notebook": "07_demo", "seconds": 12.3, "peak_gib": 1.5, "error": None}
+    run = {"model": "pocket", "machine": "2 cores", "pocket": "abc", "notebooks": [report]}
+    (tmp_path / "gallery/run.json").write_text(json.dumps(run))
+    names = {"ROOT": "", "README": "README.md", "RESULTS": "results.json", "GALLERY": "gallery"}
+    for name, path in (names | {"SETUP": "setup.json"}).items():
+        monkeypatch.setattr(readme, name, tmp_path / path)
+    monkeypatch.setattr(readme, "pocket_checksum", lambda: "abc")
+    suite = readme.load_suite
+    monkeypatch.setattr(readme, "load_suite", lambda: suite(tmp_path / "claims"))
+    monkeypatch.setattr(sys, "argv", ["readme.py"])
+    return tmp_path
+
+
+def test_readme_and_results_are_up_to_date():
+    assert list(readme.stale(readme.read_results())) == []
+
+
+def test_the_tables_are_made_and_then_found_up_to_date(checkout, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["readme.py", "--check"])
+    assert readme.main() == 1
+    monkeypatch.setattr(sys, "argv", ["readme.py"])
+    assert readme.main() == 0
+    page = (checkout / "README.md").read_text()
+    assert "old" not in page
+    row = "[07 · A demo](notebooks/07_demo.ipynb) | Does a shift matter? | 5 | [![Open](badge)]"
+    assert row in page
+    assert "0.25 (3)" in page and "| 07_demo | pocket | 12 | 1.5 | 2 cores |" in page
+    monkeypatch.setattr(sys, "argv", ["readme.py", "--check"])
+    assert readme.main() == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda r: r["runs"][0]["rows"].clear(), "demo.shift of 07_demo has no value"),
+        (lambda r: r["runs"][0]["rows"][0].update(statement="Other."), "another wording"),
+        (lambda r: r["runs"][0]["rows"][0].update(expected=[None, 9.0]), "another range"),
+        (lambda r: r["runs"][0]["rows"][0].update(status="fails"), "failed in the recorded run"),
+        (lambda r: r["runs"][0]["rows"].append(ROW | {"id": "demo.gone"}), "demo.gone is no claim"),
+        (lambda r: r["runs"][0].update(notebook="08_gone"), "08_gone has no claims file"),
+        (lambda r: r.update(pocket="xyz"), "other pocket weights"),
+        (lambda r: r["runs"][0]["rows"][0].update(value=0.3), "tables differ"),
+    ],
+)
+def test_each_way_of_being_stale_is_named(checkout, change, message):
+    assert readme.main() == 0
+    results = copy.deepcopy(readme.read_results())
+    change(results)
+    assert message in "\n".join(readme.stale(results))
+
+
+def test_a_failed_run_or_one_of_other_weights_is_not_taken_over(checkout, monkeypatch, capsys):
+    run = json.loads((checkout / "gallery/run.json").read_text())
+    run["notebooks"][0]["error"] = "ValueError: no"
+    (checkout / "gallery/run.json").write_text(json.dumps(run))
+    assert readme.main() == 1 and "the last run failed in 07_demo" in capsys.readouterr().out
+    run["notebooks"][0]["error"] = None
+    (checkout / "gallery/run.json").write_text(json.dumps(run | {"pocket": "other"}))
+    assert readme.main() == 1 and "other pocket weights" in capsys.readouterr().out
+    assert not (checkout / "results.json").exists()
+
+
+def test_runs_of_another_model_are_kept_beside_the_new_ones(checkout):
+    gpt2 = {"notebook": "07_demo", "model": "gpt2", "rows": [ROW | {"value": 0.125}], "missing": []}
+    times = {"seconds": 99.0, "peak_gib": None, "machine": "4 cores"}
+    (checkout / "results.json").write_text(
+        json.dumps({"pocket": "old", "runs": [gpt2 | times], "setup": None})
+    )
+    assert readme.main() == 0
+    page = (checkout / "README.md").read_text()
+    assert "0.25 (3) | 0.125 (3)" in page and "| 99 | not measured | 4 cores |" in page
+
+
+def test_a_notebook_without_its_question_is_refused(checkout, capsys):
+    cells = {"cells": [NOTEBOOK["cells"][0], {"source": ["Something else."]}]}
+    (checkout / "notebooks/07_demo.ipynb").write_text(json.dumps(cells))
+    assert readme.main() == 1
+    assert "07_demo.ipynb: no question" in capsys.readouterr().out
+
+
+def test_the_gallery_index_shows_times_errors_and_claims():
+    report = {"notebook": "07_demo", "title": "A <demo>", "seconds": 12.3, "peak_gib": 1.5}
+    run = {
+        "model": "pocket",
+        "machine": "2 cores",
+        "notebooks": [report | {"error": None}, report | {"error": "KeyError: 'x'"}],
+    }
+    claims = [{"notebook": "07_demo", "model": "pocket", "rows": [ROW], "missing": ["demo.lost"]}]
+    page = gallery.index_page(run, claims)
+    assert "A &lt;demo&gt;" in page and "ran to the end" in page and "KeyError" in page
+    assert "A shift changes no difference." in page and "demo.lost" in page
+    assert "http" not in page
+
+
+@pytest.mark.slow
+def test_the_gallery_keeps_the_page_of_a_failing_notebook(tmp_path, monkeypatch):
+    import nbformat.v4 as v4
+
+    notebook = v4.new_notebook(
+        cells=[v4.new_markdown_cell("# 07 · Demo"), v4.new_code_cell("print(6 * 7)\n1 / 0")]
+    )
+    path = tmp_path / "07_demo.ipynb"
+    path.write_text(json.dumps(notebook), encoding="utf-8")
+    report = gallery.execute(path, tmp_path / "07_demo.html")
+    assert report["title"] == "07 · Demo" and report["error"].startswith("ZeroDivisionError")
+    page = (tmp_path / "07_demo.html").read_text(encoding="utf-8")
+    assert "42" in page and "ZeroDivisionError" in page
