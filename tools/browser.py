@@ -149,7 +149,7 @@ def offline_window(width: int = 1280, height: int = 1000, theme: str = "light") 
         scheme: Any = theme
         context = browser.new_context(viewport=size, color_scheme=scheme)
         window = Window(context.new_page())
-        window.page.set_default_timeout(60_000)
+        window.page.set_default_timeout(180_000)
 
         def gate(route: Any) -> None:
             if route.request.url.startswith(LOCAL):

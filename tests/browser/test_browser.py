@@ -1,0 +1,205 @@
+"""What a reader sees without a network: figures in JupyterLab, after a reload, and as HTML.
+
+A headless Chromium, to which only 127.0.0.1 answers, runs one notebook and looks at its pixels.
+"""
+
+from __future__ import annotations
+
+import base64
+import copy
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+
+pytest.importorskip("playwright.sync_api", reason="needs playwright")
+sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
+from browser import Lab, Window, chromium, jupyter_lab, offline_window, to_html  # noqa: E402
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(1500)]
+
+CELLS = {
+    "data": """import numpy as np
+from mi_helpers import figures
+tokens = ["<|endoftext|>", "When", " Mary", " and", " John", "\\n"]
+weights = np.tril(np.ones((3, 6, 6)))
+weights /= weights.sum(-1, keepdims=True)""",
+    "plotly": "figures.heatmap(np.eye(6) - 0.5, x=tokens, title='A diagonal')",
+    "attention": "figures.attention(weights, tokens, title='First view')",
+    "again": "figures.attention(weights[:1], tokens, title='Second view')",
+    "tokens": "figures.tokens_coloured(tokens, [0, 1, -1, 2, -2, 3], title='Coloured')",
+    "explore": """def draw(layer):
+    if layer == "broken":
+        raise ValueError("there is no such layer")
+    return figures.bars([1, -2, int(layer)], ["a", "b", "c"], title=f"Layer {layer}")
+
+figures.explore(draw, layer=["3", "9", "broken"])""",
+    "explored attention": """figures.explore(
+    lambda head: figures.attention(weights[head], tokens, title=f"Head {head}"), head=[0, 1])""",
+}
+PIXELS = """async source => {
+  const image = new Image();
+  image.src = "data:image/png;base64," + source;
+  await image.decode();
+  const canvas = new OffscreenCanvas(image.width, image.height), pen = canvas.getContext("2d");
+  pen.drawImage(image, 0, 0);
+  const bytes = pen.getImageData(0, 0, image.width, image.height).data, count = new Map();
+  for (let i = 0; i < bytes.length; i += 4) {
+    const key = bytes[i] << 16 | bytes[i + 1] << 8 | bytes[i + 2];
+    count.set(key, (count.get(key) || 0) + 1);
+  }
+  return {colours: count.size, ink: 1 - Math.max(...count.values()) / (bytes.length / 4)};
+}"""
+
+
+@dataclass
+class Reader:
+    """A window on the notebook, and how to find the output of a named cell in it."""
+
+    window: Window
+    outputs: str = ".jp-Notebook .jp-CodeCell >> nth={} >> .jp-Cell-outputArea"
+
+    def output(self, name: str) -> Any:
+        """The output area of a cell of CELLS."""
+        return self.window.page.locator(self.outputs.format(list(CELLS).index(name)))
+
+    def plots(self, name: str) -> Any:
+        """The plotly figures to be seen in a cell's output."""
+        return self.output(name).locator(".js-plotly-plot:visible")
+
+    def views(self, name: str) -> Any:
+        """The attention views to be seen in a cell's output."""
+        return self.output(name).locator(".mi-attention[data-drawn]:visible")
+
+    def assert_painted(self, thing: Any) -> None:
+        """`thing` shows up, has a size, and its pixels are neither blank nor of a few colours."""
+        from playwright.sync_api import expect
+
+        expect(thing).to_be_visible()
+        thing.locator("svg, canvas").first.wait_for()
+        self.window.settle(1000)
+        thing.scroll_into_view_if_needed()
+        box = thing.bounding_box()
+        assert box["width"] > 200 and box["height"] > 150
+        seen = self.look(thing)
+        assert seen["colours"] > 20 and 0.02 < seen["ink"] < 0.98, seen
+
+    def look(self, thing: Any) -> dict[str, float]:
+        """How many colours `thing` shows, and which share of it is not background."""
+        picture = base64.b64encode(thing.screenshot()).decode()
+        return self.window.page.evaluate(PIXELS, picture)
+
+
+def notebook() -> Any:
+    """The notebook under test, as an author would save it."""
+    cells = [nbformat.v4.new_code_cell(source) for source in CELLS.values()]
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    return nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """A JupyterLab in which the notebook has been run to its end and saved."""
+    try:
+        chromium()
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+    root = tmp_path_factory.mktemp("lab")
+    nbformat.write(notebook(), root / "seen.ipynb")
+    with jupyter_lab(root) as running:
+        yield running
+
+
+@pytest.fixture
+def reader() -> Iterator[Reader]:
+    """A fresh window; whatever it asked of a network fails the test."""
+    with offline_window() as window:
+        yield Reader(window)
+        assert window.blocked == []
+
+
+def test_live(lab: Lab, reader: Reader) -> None:
+    from playwright.sync_api import expect
+
+    reader.window.open_notebook(lab, "seen.ipynb")
+    reader.window.command("notebook:run-all-cells")
+    for name in ("plotly", "explore"):
+        reader.assert_painted(reader.plots(name))
+    for name in ("attention", "again", "explored attention"):
+        reader.assert_painted(reader.views(name))
+    expect(reader.output("tokens").locator("span[title]")).to_have_count(6)
+    assert reader.look(reader.output("tokens"))["colours"] > 20
+
+    cell = reader.output("explore")
+    before = cell.screenshot()
+    cell.locator("select").select_option("9")
+    expect(reader.plots("explore").locator(".gtitle")).to_have_text("Layer 9")
+    reader.assert_painted(reader.plots("explore"))
+    assert cell.screenshot() != before
+    cell.locator("select").select_option("broken")
+    expect(cell).to_contain_text("ValueError: there is no such layer")
+    cell.locator("select").select_option("3")
+    expect(reader.plots("explore").locator(".gtitle")).to_have_text("Layer 3")
+    reader.output("explored attention").locator("select").select_option("1")
+    expect(reader.output("explored attention").locator("figcaption:visible")).to_have_text("Head 1")
+    reader.assert_painted(reader.views("explored attention"))
+    reader.window.command("docmanager:save")
+
+
+def test_the_saved_notebook_carries_one_copy_of_the_script(lab: Lab) -> None:
+    saved = (lab.root / "seen.ipynb").read_text(encoding="utf-8")
+    assert saved.count("page.miCircuitsVis = (function") == 1
+    assert len(saved) < 2_000_000
+
+
+def test_after_a_reload_with_the_kernel_alive(lab: Lab, reader: Reader) -> None:
+    from playwright.sync_api import expect
+
+    reader.window.open_notebook(lab, "seen.ipynb")
+    for name in ("attention", "again", "explored attention"):
+        reader.assert_painted(reader.views(name))
+    reader.assert_painted(reader.plots("plotly"))
+    cell = reader.output("explore")
+    cell.locator("select").select_option("9")
+    expect(reader.plots("explore").locator(".gtitle")).to_have_text("Layer 9")
+
+
+def test_after_a_reload_with_a_new_kernel(lab: Lab, reader: Reader) -> None:
+    reader.window.open_notebook(lab, "seen.ipynb")
+    reader.window.command("kernelmenu:shutdown")
+    reader.window.page.reload()
+    reader.window.page.wait_for_selector(".jp-Notebook .jp-Cell")
+    for name in ("plotly", "explore"):
+        reader.assert_painted(reader.plots(name))
+    for name in ("attention", "again", "explored attention"):
+        reader.assert_painted(reader.views(name))
+
+
+def test_untrusted(lab: Lab, reader: Reader) -> None:
+    """Outputs from elsewhere run no script: figures and coloured text show, views say why not."""
+    from playwright.sync_api import expect
+
+    foreign = nbformat.read(lab.root / "seen.ipynb", as_version=4)
+    foreign.cells[0].outputs = [nbformat.v4.new_output("stream", text="changed elsewhere")]
+    nbformat.write(foreign, lab.root / "foreign.ipynb")
+    reader.window.open_notebook(lab, "foreign.ipynb")
+    reader.assert_painted(reader.plots("plotly"))
+    expect(reader.output("attention")).to_contain_text("needs scripts")
+    expect(reader.views("attention")).to_have_count(0)
+    assert reader.look(reader.output("tokens"))["colours"] > 20
+
+
+def test_exported_html(lab: Lab, reader: Reader, tmp_path: Path) -> None:
+    executed = nbformat.read(lab.root / "seen.ipynb", as_version=4)
+    page = tmp_path / "page.html"
+    page.write_text(to_html(copy.deepcopy(executed)), encoding="utf-8")
+    reader.outputs = ".jp-CodeCell >> nth={} >> .jp-Cell-outputWrapper"
+    reader.window.page.goto(page.as_uri())
+    for name in ("plotly", "explore"):
+        reader.assert_painted(reader.plots(name))
+    for name in ("attention", "again", "explored attention"):
+        reader.assert_painted(reader.views(name))
