@@ -30,6 +30,7 @@ class FusedGPT2:
         self.d_model, self.d_head, self.d_mlp = cfg.d_model, cfg.d_head, cfg.d_mlp
         self.W_E, self.W_pos, self.W_U, self.b_U = model.W_E, model.W_pos, model.W_U, model.b_U
         self.W_O = [block.attn.W_O.detach() for block in model.blocks]
+        self.W_QKV = [(b.attn.W_Q, b.attn.W_K, b.attn.W_V) for b in model.blocks]
         self._norms = [_norm(block.ln1) for block in model.blocks]
         self._mid_norms = [_norm(block.ln2) for block in model.blocks]
         self._final_norm = _norm(model.ln_final)
@@ -104,6 +105,23 @@ class FusedGPT2:
     def normed(self, layer: int, resid: Tensor, *, mid: bool = False) -> Tensor:
         """The LayerNorm before attention, or before the MLP with `mid`."""
         return self._normed(resid, (self._mid_norms if mid else self._norms)[layer])
+
+    def norm_vjp(
+        self,
+        layer: int,
+        resid: Float[Tensor, "batch pos d_model"],
+        grad: Float[Tensor, "batch pos reader d_model"],
+        *,
+        mid: bool = False,
+    ) -> Float[Tensor, "batch pos reader d_model"]:
+        """Gradients after a LayerNorm taken back through it, for many readers of one stream."""
+        weight = (self._mid_norms if mid else self._norms)[layer][0]
+        grad = grad if weight is None else grad * weight
+        centred = resid - resid.mean(dim=-1, keepdim=True)
+        scale = (centred.pow(2).mean(dim=-1, keepdim=True) + self._eps).sqrt()
+        normed, scale = (centred / scale)[:, :, None], scale[:, :, None]
+        along = (grad * normed).mean(dim=-1, keepdim=True)
+        return (grad - grad.mean(dim=-1, keepdim=True) - normed * along) / scale
 
     def _normed(self, x: Tensor, norm: tuple[Tensor | None, Tensor | None]) -> Tensor:
         return F.layer_norm(x, (self.d_model,), norm[0], norm[1], self._eps)
