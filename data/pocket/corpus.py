@@ -12,7 +12,6 @@ from tokenizers import Tokenizer
 from .generator import document
 
 ROW = 128
-REPEAT_SHARE = 0.10
 BOS_ID = 0
 
 
@@ -30,15 +29,16 @@ def repeated_span(
 ) -> RepeatedSpan:
     """``copies`` of a span of ``length`` tokens, drawn evenly from all but the special tokens.
 
-    Short spans come several times, long ones twice; between copies there may be a few other tokens.
+    Short spans come many times: copying is learned on them first, because there is little to choose
+    from. Long ones come twice. Between copies there may be a few other tokens.
     """
-    length = length or rng.choice([4, 6, 8, 12, 16, 24, 32, 48, 60])
-    copies = copies or (2 if length > 16 else rng.randint(2, 4))
+    length = length or rng.choice([2, 3, 4, 5, 6, 8, 10, 14, 20, 30, 45, 60])
+    copies = copies or rng.randint(2, max(2, min(16, 120 // length)))
     span = [rng.randrange(1, vocab_size) for _ in range(length)]
     tokens: list[int] = []
     starts = []
     for copy in range(copies):
-        if copy and rng.random() < 0.3:
+        if copy and rng.random() < 0.15:
             tokens += [rng.randrange(1, vocab_size) for _ in range(rng.randint(1, 6))]
         starts.append(len(tokens))
         tokens += span
@@ -51,39 +51,52 @@ def shuffled_segment(rng: random.Random, text: list[int]) -> list[int]:
     return words + words
 
 
-def stream(tokenizer: Tokenizer, seed: int, split: str = "train") -> Iterator[list[int]]:
-    """Token lists of documents, about `REPEAT_SHARE` of the tokens in repeated spans."""
+def stream(
+    tokenizer: Tokenizer, seed: int, repeats: float, split: str = "train"
+) -> Iterator[tuple[list[int], bool]]:
+    """Token lists, and whether each is a repeated span; these are a share ``repeats`` of all tokens."""
     rng = random.Random(seed)
     vocab_size = tokenizer.get_vocab_size()
     written = repeated = 1
     while True:
         texts = [document(rng, split).text for _ in range(512)]
         for encoding in tokenizer.encode_batch(texts):
-            yield encoding.ids
+            yield encoding.ids, False
             written += len(encoding.ids) + 1
-            while repeated < REPEAT_SHARE * (written + repeated):
+            while repeated < repeats * (written + repeated):
+                shuffled = rng.random() < 0.2
                 again = (
                     shuffled_segment(rng, encoding.ids)
-                    if rng.random() < 0.2
+                    if shuffled
                     else list(repeated_span(rng, vocab_size).tokens)
                 )
                 repeated += len(again) + 1
-                yield again
+                yield again, True
 
 
-def rows(tokenizer: Tokenizer, count: int, seed: int, split: str = "train") -> np.ndarray:
+def rows(
+    tokenizer: Tokenizer, count: int, seed: int, repeats: float, split: str = "train"
+) -> np.ndarray:
     """``count`` rows of `ROW` tokens [count, ROW], each starting with BOS.
 
     Documents follow each other separated by BOS; the last one of a row is cut where the row ends,
-    and the next row starts with a new document.
+    and the next row starts with a new document. A repeated span that does not fit waits for a row
+    of its own, or its later copies would be lost.
     """
     out = np.full((count, ROW), BOS_ID, dtype=np.uint16)
-    source = stream(tokenizer, seed, split)
+    source = stream(tokenizer, seed, repeats, split)
     row: list[int] = []
+    waiting: list[list[int]] = []
     filled = 0
     while filled < count:
-        ids = next(source)
-        row += [BOS_ID, *ids]
+        if waiting and not row:
+            row = [BOS_ID, *waiting.pop()]
+        else:
+            ids, repeat = next(source)
+            if repeat and row and len(row) + len(ids) >= ROW:
+                waiting.append(ids)
+                continue
+            row += [BOS_ID, *ids]
         if len(row) >= ROW:
             out[filled] = row[:ROW]
             filled += 1

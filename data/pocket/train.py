@@ -31,20 +31,27 @@ from .tokenizer import build
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that decides the weights."""
+    """All that decides the weights.
+
+    ``early`` is the share of the rows that hold many repeated spans (``repeats_early`` of their
+    tokens): induction heads form on them, and the rest of the text then needs few.
+    """
 
     n_layers: int = 6
     d_model: int = 192
     n_heads: int = 6
     n_ctx: int = ROW
     vocab_size: int = 4096
-    tokens: int = 12_000_000
-    batch_rows: int = 32
+    tokens: int = 11_000_000
+    batch_rows: int = 16
     lr_matrices: float = 0.02
     lr_rest: float = 3e-3
-    weight_decay: float = 0.01
+    weight_decay: float = 0.02
     warmup: float = 0.02
     decay_from: float = 0.4
+    early: float = 0.2
+    repeats_early: float = 0.35
+    repeats_late: float = 0.08
     seed: int = 0
 
     @property
@@ -181,7 +188,10 @@ def prepare(folder: Path, r: Recipe) -> None:
         _write(folder / "tokenizer.json", lambda p: build(r.vocab_size).save(str(p)))
     if not (folder / "rows.npy").exists():
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        data = rows(tokenizer, r.steps * r.batch_rows, seed=r.seed)
+        count = r.steps * r.batch_rows
+        first = int(r.early * count)
+        parts = (first, 2 * r.seed, r.repeats_early), (count - first, 2 * r.seed + 1, r.repeats_late)
+        data = np.concatenate([rows(tokenizer, n, seed, share) for n, seed, share in parts])
 
         def save(path: Path) -> None:
             with open(path, "wb") as handle:
