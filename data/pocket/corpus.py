@@ -54,7 +54,7 @@ def shuffled_segment(rng: random.Random, text: list[int]) -> list[int]:
 def stream(
     tokenizer: Tokenizer, seed: int, repeats: float, split: str = "train"
 ) -> Iterator[tuple[list[int], bool]]:
-    """Token lists, and whether each is a repeated span; these are a share ``repeats`` of all tokens."""
+    """Token lists, and whether each is a repeated span: a share ``repeats`` of all tokens."""
     rng = random.Random(seed)
     vocab_size = tokenizer.get_vocab_size()
     written = repeated = 1

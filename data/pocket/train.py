@@ -79,7 +79,8 @@ class Block(nn.Module):
         """[batch pos d_model] -> the same."""
         b, t, d = x.shape
         y = self.ln_1(x)
-        q, k, v = (f(y).view(b, t, self.heads, -1).transpose(1, 2) for f in (self.q, self.k, self.v))
+        parts = (self.q, self.k, self.v)
+        q, k, v = (f(y).view(b, t, self.heads, -1).transpose(1, 2) for f in parts)
         scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2) + self.mask[:t, :t].to(q)
         z = scores.softmax(-1).to(v) @ v
         x = x + self.proj(z.transpose(1, 2).reshape(b, t, d))
@@ -190,8 +191,9 @@ def prepare(folder: Path, r: Recipe) -> None:
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         count = r.steps * r.batch_rows
         first = int(r.early * count)
-        parts = (first, 2 * r.seed, r.repeats_early), (count - first, 2 * r.seed + 1, r.repeats_late)
-        data = np.concatenate([rows(tokenizer, n, seed, share) for n, seed, share in parts])
+        early = rows(tokenizer, first, 2 * r.seed, r.repeats_early)
+        late = rows(tokenizer, count - first, 2 * r.seed + 1, r.repeats_late)
+        data = np.concatenate([early, late])
 
         def save(path: Path) -> None:
             with open(path, "wb") as handle:
