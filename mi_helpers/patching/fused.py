@@ -31,6 +31,8 @@ class FusedGPT2:
         self.W_E, self.W_pos, self.W_U, self.b_U = model.W_E, model.W_pos, model.W_U, model.b_U
         self.W_O = [block.attn.W_O.detach() for block in model.blocks]
         self.W_QKV = [(b.attn.W_Q, b.attn.W_K, b.attn.W_V) for b in model.blocks]
+        self.b_QKV = [(b.attn.b_Q, b.attn.b_K, b.attn.b_V) for b in model.blocks]
+        self.b_O = [block.attn.b_O for block in model.blocks]
         self._norms = [_norm(block.ln1) for block in model.blocks]
         self._mid_norms = [_norm(block.ln2) for block in model.blocks]
         self._final_norm = _norm(model.ln_final)

@@ -1,0 +1,145 @@
+"""Forward passes of a circuit: every reader reads kept edges live and the others ablated.
+
+A reader's input is the sum, over the writers before it, of what each writes now (edge kept) or of
+what takes its place (edge ablated): the ablated stream plus, for each kept edge, the writer's
+change, "now - ablated". One matrix product of the edges with the changes gives the inputs of all
+readers of a layer, for many circuits at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from mi_helpers.patching.edges import EdgeGraph
+from mi_helpers.patching.fused import FusedGPT2
+from mi_helpers.patching.what import Values
+
+Judge = Callable[[Float[Tensor, "circuit batch pos d_model"]], Float[Tensor, "circuit batch"]]
+
+
+def ablated_outputs(
+    graph: EdgeGraph, gpt2: FusedGPT2, values: Values
+) -> Float[Tensor, "writer batch pos d_model"]:
+    """What takes the place of each writer's output, from replacement values of its site."""
+    written = [values("resid_pre", 0)]
+    for layer in range(graph.n_layers):
+        written += gpt2.head_result(layer, values("z", layer)).unbind(dim=2)
+        written.append(values("mlp_out", layer))
+    return torch.stack([x.expand_as(written[0]) for x in written])
+
+
+@dataclass
+class EdgeRunner:
+    """Runs circuits on some prompts.
+
+    Attributes:
+        tokens: The prompts.
+        ablated: What takes the place of each writer's output.
+        reads: The positions of the last residual stream to return, a slice to the end.
+        memory: Bound on the working memory, in bytes.
+    """
+
+    graph: EdgeGraph
+    gpt2: FusedGPT2
+    tokens: Int[Tensor, "batch pos"]
+    ablated: Float[Tensor, "writer batch pos d_model"]
+    reads: slice
+    memory: int
+
+    def __post_init__(self) -> None:
+        self._shape = tuple(self.ablated.shape[1:])
+        biases = [self.ablated.new_zeros(self._shape[-1])]
+        for layer in range(self.graph.n_layers):  # the output bias is written with the last head
+            heads = [torch.zeros_like(biases[0])] * (self.graph.n_heads - 1)
+            biases += [*heads, self.gpt2.b_O[layer], torch.zeros_like(biases[0])]
+        written = self.ablated + torch.stack(biases)[:, None, None]
+        self._stream = torch.cat([torch.zeros_like(written[:1]), written.cumsum(dim=0)])
+
+    def changes(
+        self, kept: Bool[Tensor, "reader writer"]
+    ) -> Float[Tensor, "writer batch pos d_model"]:
+        """For each writer: what it writes in this circuit, minus what takes its place."""
+        return self._run(kept[None], self._embed_change(), 1)[1][0]
+
+    def final(
+        self,
+        kept: Bool[Tensor, "circuit reader writer"],
+        judge: Judge,
+        *,
+        earlier: Float[Tensor, "earlier batch pos d_model"] | None = None,
+    ) -> Float[Tensor, "circuit batch"]:
+        """Judge each circuit by the last residual stream at the positions `reads`.
+
+        Args:
+            kept: The edges of each circuit.
+            judge: Residual streams to one number an example.
+            earlier: The changes of the first writers, where all circuits share them: the pass
+                resumes with the first reader that reads more than those.
+        """
+        start = self._embed_change() if earlier is None else earlier
+        new = len(self.graph.writers) - len(start)
+        rows = new + 10 * self.graph.n_heads  # the inputs of a layer, normalised, and their sums
+        bytes_each = 4 * self.ablated[0].numel() * max(1, rows)
+        size = max(1, self.memory // bytes_each)
+        parts = [judge(self._run(part, start, len(start))[0]).cpu() for part in kept.split(size)]
+        return torch.cat(parts)
+
+    def _embed_change(self) -> Float[Tensor, "1 batch pos d_model"]:
+        return (self.gpt2.embed(self.tokens) - self.ablated[0])[None]
+
+    def _run(
+        self, kept: Tensor, earlier: Tensor, n_written: int
+    ) -> tuple[Float[Tensor, "circuit batch pos d_model"], Tensor]:
+        """The last stream at `reads`, and the changes of the writers from the first."""
+        own = earlier.new_empty(len(kept), 0, *self._shape)
+        reader, per_layer = 0, 3 * self.graph.n_heads + 1
+        for layer in range(self.graph.n_layers):
+            first_mlp = reader + per_layer - 1
+            if self.graph.n_before[reader] >= n_written:
+                inputs = self._inputs(kept, slice(reader, first_mlp), earlier, own)
+                own = torch.cat([own, self._attention(layer, inputs)], dim=1)
+            if self.graph.n_before[first_mlp] >= n_written:
+                mid = self._inputs(kept, slice(first_mlp, first_mlp + 1), earlier, own)
+                mlp_out = self.gpt2.mlp(layer, mid)
+                index = self.graph.n_before[first_mlp]
+                own = torch.cat([own, mlp_out - self.ablated[index]], dim=1)
+            reader += per_layer
+        final = self._inputs(kept, slice(reader, None), earlier, own, self.reads)[:, 0]
+        return final, torch.cat([earlier.expand(len(kept), *earlier.shape), own], dim=1)
+
+    def _inputs(
+        self,
+        kept: Tensor,
+        readers: slice,
+        earlier: Tensor,
+        own: Tensor,
+        rows: slice = slice(None),
+    ) -> Float[Tensor, "circuit reader batch pos d_model"]:
+        """What readers of one place read: the ablated stream, and the changes along kept edges."""
+        n_before = self.graph.n_before[readers][0]
+        edges = kept[:, readers, :n_before].to(earlier)
+        earlier, own = earlier[:n_before, :, rows], own[:, : n_before - len(earlier), :, rows]
+        n_shared = len(earlier)
+        total = edges[:, :, :n_shared] @ earlier.flatten(1)
+        if own.shape[1]:
+            total = torch.baddbmm(total, edges[:, :, n_shared:], own.flatten(2))
+        stream = self._stream[n_before][:, rows]
+        return total.view(*edges.shape[:2], *stream.shape).add_(stream)
+
+    def _attention(self, layer: int, inputs: Tensor) -> Float[Tensor, "circuit head batch pos d"]:
+        """The changes of the heads of a layer, each with its own query, key and value inputs."""
+        normed = self.gpt2.normed(layer, inputs).unflatten(1, (3, -1)).unbind(dim=1)
+        weights = zip(normed, self.gpt2.W_QKV[layer], self.gpt2.b_QKV[layer], strict=True)
+        qkv = []
+        for x, W, b in weights:
+            flat = x.flatten(2, 3) @ W + b[:, None]  # [circuit head batch*pos d_head]
+            qkv.append(flat.unflatten(2, x.shape[2:4]).permute(0, 2, 3, 1, 4))
+        z = self.gpt2.attend(*qkv)
+        written = self.gpt2.head_result(layer, z).permute(0, 3, 1, 2, 4)
+        first = 1 + layer * (self.graph.n_heads + 1)
+        return written - self.ablated[first : first + self.graph.n_heads]
