@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import threading
 import urllib.request
@@ -31,9 +32,7 @@ HUB_PATTERNS = ["*.json", "*.safetensors", "*.model", "merges.txt", "vocab.txt"]
 
 def default_name() -> tuple[str, str]:
     """The model to load when none is named, and a note on that choice for the reader."""
-    if os.environ.get("MI_GPT2_DIR") or cached_snapshot(GPT2_REPO, GPT2_REVISION):
-        return "gpt2", ""
-    if hub_answers():
+    if os.environ.get("MI_GPT2_DIR") or cached_snapshot(GPT2_REPO, GPT2_REVISION) or hub_answers():
         return "gpt2", ""
     return "pocket", f"GPT-2 small is not cached and the hub does not answer. {GET_GPT2}."
 
@@ -71,7 +70,7 @@ def _hub_folder(repo: str, revision: str | None) -> tuple[Path, str]:
             "give a folder, 'pocket', 'gpt2', or a hub name such as 'EleutherAI/pythia-70m'"
         ) from None
     if folder:
-        return checked_folder(folder), f"{label} in the Hugging Face cache"
+        return folder, f"{label} in the Hugging Face cache"
     if not hub_answers():
         raise FileNotFoundError(
             f"{repo!r} is not in the Hugging Face cache ({constants.HF_HUB_CACHE}), and "
@@ -86,12 +85,15 @@ def _hub_folder(repo: str, revision: str | None) -> tuple[Path, str]:
 
 
 def cached_snapshot(repo: str, revision: str | None) -> Path | None:
-    """The folder of a cached snapshot with a config and weights; never asks the network."""
-    config = try_to_load_from_cache(repo, "config.json", revision=revision)
-    if not isinstance(config, str):
-        return None
-    folder = Path(config).parent
-    return folder if any(folder.glob("*.safetensors")) else None
+    """The folder of a complete cached snapshot; never asks the network.
+
+    GPT-2 small is also found under its former name, "gpt2", in the same revision.
+    """
+    for name in (repo, "gpt2") if repo == GPT2_REPO else (repo,):
+        config = try_to_load_from_cache(name, "config.json", revision=revision)
+        if isinstance(config, str) and not _missing(Path(config).parent):
+            return Path(config).parent
+    return None
 
 
 def hub_answers() -> bool:
@@ -118,16 +120,25 @@ def hub_answers() -> bool:
 
 def checked_folder(folder: Path) -> Path:
     """`folder`, if it holds a config, safetensors weights and a tokenizer."""
-    missing = [] if (folder / "config.json").is_file() else ["config.json"]
-    if not any(folder.glob("*.safetensors")):
-        missing.append("*.safetensors (pickled weights are never loaded)")
-    if not any((folder / file).is_file() for file in TOKENIZER_FILES):
-        missing.append(f"a tokenizer ({TOKENIZER_FILES[0]} or {TOKENIZER_FILES[1]})")
-    if missing:
+    if missing := _missing(folder):
         raise FileNotFoundError(
             f"{folder} is not a model folder in Hugging Face format; missing: {', '.join(missing)}"
         )
     return folder
+
+
+def _missing(folder: Path) -> list[str]:
+    """What a model folder lacks, in words."""
+    index = folder / "model.safetensors.index.json"
+    wanted = ["config.json"]
+    if index.is_file():
+        wanted += sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    missing = [file for file in wanted if not (folder / file).is_file()]
+    if not any(folder.glob("*.safetensors")):
+        missing.append("*.safetensors (pickled weights are never loaded)")
+    if not any((folder / file).is_file() for file in TOKENIZER_FILES):
+        missing.append(f"a tokenizer ({TOKENIZER_FILES[0]} or {TOKENIZER_FILES[1]})")
+    return missing
 
 
 def pocket_folder() -> Path:

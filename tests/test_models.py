@@ -304,6 +304,29 @@ def test_a_cached_model_never_asks_the_network(
     assert models.model_id(models.load_model("someone/small")) == "someone/small"
 
 
+def test_gpt2_is_found_in_a_cache_under_its_former_name(
+    tiny_folder, tmp_path, monkeypatch, no_network
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    _fill_cache(tmp_path, tiny_folder, "gpt2", _model_files.GPT2_REVISION)
+    assert models.model_source(models.load_model("gpt2")).directory.is_relative_to(tmp_path)
+    assert _model_files.cached_snapshot("gpt2", "another-revision") is None
+
+
+@pytest.mark.parametrize("missing", ["config.json", "tokenizer.json", "model.safetensors", "shard"])
+def test_half_a_snapshot_in_the_cache_is_none(tiny_folder, tmp_path, monkeypatch, missing) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    _fill_cache(tmp_path, tiny_folder, "someone/half", "abc")
+    folder = _model_files.cached_snapshot("someone/half", None)
+    assert folder is not None
+    if missing == "shard":
+        index = {"weight_map": {"a": "model.safetensors", "b": "model-2.safetensors"}}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    else:
+        (folder / missing).unlink()
+    assert _model_files.cached_snapshot("someone/half", None) is None
+
+
 def test_gpt2_may_lie_in_a_folder_of_its_own(tiny_folder, monkeypatch, no_network) -> None:
     monkeypatch.setenv("MI_GPT2_DIR", str(tiny_folder))
     source = models.model_source(models.load_model())
