@@ -20,10 +20,10 @@
 # %% [markdown]
 # ## 1. Is everything in place?
 #
-# The cell above loaded a language model and printed one line: which model, how many parameters, on
-# which device, from where. Look at the first word. It is `pocket`, `gpt2`, or the name of whatever
-# else you asked for; section 6 says how to change it. The versions below belong into any bug
-# report.
+# Run the cells from top to bottom, with Shift+Enter. The one above loaded a language model and
+# printed a line: which model, how many parameters, on which device, from where. Look at its first
+# word. It is `pocket`, `gpt2`, or the name of whatever else you asked for; section 6 says how to
+# change it. The versions below belong into any bug report.
 
 # %%
 import platform
@@ -41,9 +41,10 @@ mi.figures.table({"what": list(versions), "version": list(versions.values())})
 #
 # > After John and Mary went to the store, John gave a bottle of milk to
 #
-# You expect "Mary". Not "John", because he is the one who gives. The model sees 16 or so *tokens*,
-# words and pieces of words with their leading space. For every token in its vocabulary it computes
-# a number, the **logit**; the softmax turns logits into probabilities that sum to one.
+# You expect "Mary". Not "John", because he is the one who gives. The model reads the text as
+# **tokens**: words, or pieces of words, with the space before them. For every token in its
+# vocabulary it computes a number, the **logit**, which says how well the token would follow. The
+# softmax turns logits into probabilities that sum to one.
 
 # %%
 pairs = mi.prompts.ioi_literature(model, "milk")
@@ -69,9 +70,8 @@ mi.figures.bars(
 )
 
 # %% [markdown]
-# A model that had only learned that people are often named twice would put the two names side by
-# side. The next line says what was found. It is a **claim**, and section 4 explains how to read
-# it.
+# A model that merely repeated some name from the text would put the two names side by side. The
+# next line says what was found. It is a **claim**, and section 4 explains how to read it.
 
 # %%
 right, wrong = pairs.answer_tokens[1]
@@ -81,6 +81,17 @@ claim("start.prediction", probabilities[right], control=probabilities[wrong])
 # Play with it. Choose a prompt or type your own, and look at the whole list, not at its top alone:
 # what else did the model hold possible? Swap the names. Let somebody else give.
 
+
+# %%
+def predict(prompt, or_your_own=""):
+    """The ten likeliest tokens after a prompt, as a figure."""
+    tokens = model.to_tokens(or_your_own.rstrip() or prompt)[:, : model.cfg.n_ctx]
+    top = model(tokens)[0, -1].softmax(-1).topk(10)
+    words = [model.tokenizer.decode([token]) for token in top.indices.tolist()]
+    title = f"… {''.join(model.to_str_tokens(tokens[0])[-5:])} → {words[0].strip()}"
+    return mi.figures.bars(top.values, words, title=title, xlabel="probability", horizontal=True)
+
+
 # %%
 examples = [
     "When Mary and John went to the store, John gave a drink to",
@@ -89,24 +100,6 @@ examples = [
     "The keys to the cabinet",
     "The movie was wonderful. I",
 ]
-
-
-def predict(prompt, or_your_own=""):
-    """The ten likeliest tokens after a prompt, as a figure."""
-    tokens = model.to_tokens(or_your_own.rstrip() or prompt)[:, : model.cfg.n_ctx]
-    top = model(tokens)[0, -1].softmax(-1).topk(10)
-    words = [model.tokenizer.decode([token]) for token in top.indices.tolist()]
-    title = f"… {''.join(model.to_str_tokens(tokens[0])[-6:])} →{words[0]}"
-    return mi.figures.bars(
-        top.values,
-        words,
-        title=title,
-        xlabel="probability",
-        horizontal=True,
-        subtitle=mi.model_id(model),
-    )
-
-
 mi.figures.explore(predict, prompt=examples, or_your_own="")
 
 # %% [markdown] tags=["task"] minutes=5 difficulty=1
@@ -149,7 +142,7 @@ check.top_probabilities(top_probabilities)
 #
 # The step from story to science is the **intervention**: change the part that the explanation
 # names, and see whether the behaviour changes as it predicts. Here is one. Take a twin of the
-# prompt, in which Mary gives, so that the answer is John. The model prefers the other name now:
+# prompt, in which Mary gives, so that the answer is John. The preference should turn round:
 
 # %%
 both = pairs.clean_tokens[[1, 0]]  # our prompt and its twin, as token ids
@@ -300,7 +293,7 @@ elsewhere.judge("start.logit_diff", trained.mean(), control=random.mean())
 
 # %% tags=["exercise"]
 def verdict(value, expected, control, expected_control):
-    """ "green", "red" or "grey"; expected and expected_control are (low, high) or None."""
+    """Return "green", "red" or "grey"; the two expected ranges are (low, high) or None."""
     raise NotImplementedError
 
 
@@ -327,9 +320,9 @@ check.verdict(verdict)
 # %%
 from mi_data.pocket import generator
 
-sample = generator.sample("ioi", 1)
-print(sample.text)
-print({key: value for key, value in sample.labels.items() if key in ("IO", "S", "order")})
+lesson = generator.prompt("ioi", 1)
+print(lesson.text, "→", lesson.answer)
+{label: lesson.labels[label] for label in ("S", "IO", "order")}
 
 # %% [markdown]
 # So one can *check* whether a probe, a feature or a circuit found what is there, which no one can
@@ -378,15 +371,13 @@ claim("start.outside_world", surprise, control=familiar)
 # %%
 cfg = model.cfg
 source = mi.models.model_source(model)
-facts = {
-    "parameters": f"{source.n_params:,}",
-    "layers": cfg.n_layers,
-    "heads per layer": cfg.n_heads,
-}
+facts = {"parameters": source.n_params, "layers": cfg.n_layers, "heads a layer": cfg.n_heads}
 facts |= {"d_model": cfg.d_model, "d_head": cfg.d_head, "d_mlp": cfg.d_mlp}
-facts |= {"tokens known": cfg.d_vocab, "tokens of context": cfg.n_ctx, "from": source.where}
+facts |= {"tokens in the vocabulary": cfg.d_vocab, "tokens of context": cfg.n_ctx}
 mi.figures.table(
-    {"what": list(facts), mi.model_id(model): [str(value) for value in facts.values()]}
+    {"what": list(facts), mi.model_id(model): list(facts.values())},
+    title="The model in numbers",
+    subtitle=f"from {source.where}",
 )
 
 # %% [markdown]
