@@ -87,18 +87,19 @@ def prose_decimals(source: Source) -> list[str]:
 
 
 def claim_ids(source: Source) -> list[str]:
-    """The ids of the claims that a source makes, in order; "?" for one that is not a literal."""
+    """The ids of the claims that a source makes, in order; code where there should be a text."""
     found = []
     for _, tree in code_cells(source):
         for name, call in calls(tree):
             if name == "claim":
-                first = call.args[0] if call.args else None
-                found.append(first.value if isinstance(first, ast.Constant) else "?")
+                first = call.args[0] if call.args else call
+                literal = isinstance(first, ast.Constant) and isinstance(first.value, str)
+                found.append(first.value if literal else ast.unparse(first))
     return found
 
 
 def claim_faults(source: Source, declared: Path) -> list[str]:
-    """Claims made but not declared, declared but not made, or made twice."""
+    """Claims not declared (or whose id is not a plain text), never made, or made twice."""
     made = claim_ids(source)
     known = set(load_claims(declared)) if made or declared.exists() else set()
     return [

@@ -57,6 +57,10 @@ BROKEN = {
         "# %%\nclaim(",
         '# %%\nclaim("demo.other", 0, control=1)\n\n# %%\nclaim(',
     ),
+    "claim: not declared: f'demo.{": (
+        "# %%\nclaim(",
+        '# %%\nclaim(f"demo.{1}", 0, control=1)\n\n# %%\nclaim(',
+    ),
     "claim: never made: demo.shift_invariant": ('claim("demo.shift', 'print("demo.shift'),
     "claim: made twice": ("# %%\nclaim(", '# %%\nclaim("demo.shift_invariant")\n\n# %%\nclaim('),
     "exercise: an exercise is task, hint": (' tags=["hint"]', ""),
@@ -292,15 +296,31 @@ def runnable_demo(path: Path, learner: bool = False) -> nbformat.NotebookNode:
     return notebook
 
 
-@pytest.mark.slow
-def test_demonstration_gives_the_same_claims_with_cells_run_twice(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def demo_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, tuple], str]:
+    """The claims of the full demonstration, run once, and its outputs."""
+    folder = tmp_path_factory.mktemp("demo")
     notebook = runnable_demo(DEMO / "99_demo.py")
-    twice = claims_of(doubled(notebook), tmp_path / "twice", tmp_path)
-    once = claims_of(notebook, tmp_path / "once", tmp_path)
+    claims = claims_of(notebook, folder / "claims", folder)
+    return claims, "".join(str(cell.get("outputs", "")) for cell in notebook.cells)
+
+
+@pytest.mark.slow
+def test_demonstration_gives_the_same_claims_with_cells_run_twice(demo_run, tmp_path) -> None:
+    once, shown = demo_run
     assert list(once) == ["demo.shift_invariant"]
-    assert_same(once, twice)
-    shown = "".join(str(cell.get("outputs", "")) for cell in notebook.cells)
     assert "Correct." in shown and "holds: A constant" in shown
+    notebook = runnable_demo(DEMO / "99_demo.py")
+    assert_same(once, claims_of(doubled(notebook), tmp_path / "claims", tmp_path))
+
+
+@pytest.mark.slow
+def test_a_cell_that_adds_up_is_noticed(demo_run, tmp_path: Path) -> None:
+    path = rewritten(tmp_path, "logits + 3", "logits + 3\nn = globals().get('n', -0.01) + 0.01")
+    path.write_text(path.read_text().replace("control=shifted[0]", "control=n + shifted[0]"))
+    twice = claims_of(doubled(runnable_demo(path)), tmp_path / "claims", tmp_path)
+    with pytest.raises(AssertionError, match="demo.shift_invariant"):
+        assert_same(demo_run[0], twice)
 
 
 @pytest.mark.slow
@@ -308,18 +328,6 @@ def test_learners_demonstration_runs_undone(tmp_path: Path) -> None:
     notebook = runnable_demo(DEMO / "99_demo.py", learner=True)
     claims_of(notebook, tmp_path / "claims", tmp_path)
     assert "Not done yet." in "".join(str(cell.get("outputs", "")) for cell in notebook.cells)
-
-
-@pytest.mark.slow
-def test_a_cell_that_adds_up_is_noticed(tmp_path: Path) -> None:
-    path = rewritten(tmp_path, "logits + 3", "logits + 3\nn = globals().get('n', 0) + 0.01")
-    text = path.read_text().replace("control=shifted[0]", "control=n + shifted[0]")
-    path.write_text(text)
-    notebook = runnable_demo(path)
-    twice = claims_of(doubled(notebook), tmp_path / "twice", tmp_path)
-    once = claims_of(notebook, tmp_path / "once", tmp_path)
-    with pytest.raises(AssertionError, match="demo.shift_invariant"):
-        assert_same(once, twice)
 
 
 @pytest.mark.notebooks
