@@ -157,10 +157,7 @@ def copying_percentiles(
     require_vocabulary(model, tokens)
     if len(tokens) < 2:
         raise ValueError(f"one token ({tokens.tolist()}) has none to be compared with: give more")
-    read = model.W_E[tokens]
-    if through_mlp0:
-        read = read + model.blocks[0].mlp(model.blocks[0].ln2(read[None]))[0]
-        read = read - read.mean(-1, keepdim=True)
+    read = _embedded(model, tokens, through_mlp0)
     w_v, w_o, unembed = model.OV.A, model.OV.B, model.W_U[:, tokens]
     scores = torch.zeros(model.cfg.n_layers, model.cfg.n_heads)
     for layer in range(model.cfg.n_layers):
@@ -168,6 +165,17 @@ def copying_percentiles(
         lower = logits < logits.diagonal(dim1=1, dim2=2)[:, :, None]
         scores[layer] = (lower.sum(-1) / (len(tokens) - 1)).mean(-1).cpu()
     return scores
+
+
+def _embedded(
+    model: TransformerBridge, tokens: Int[Tensor, " n"], through_mlp0: bool
+) -> Float[Tensor, "n d_model"]:
+    """The tokens' embeddings, as they are or with what the first layer's MLP adds to them."""
+    embed = model.W_E[tokens]
+    if not through_mlp0:
+        return embed
+    block = model.blocks[0]
+    return embed + block.mlp(block.ln2(embed[None]))[0]
 
 
 def require_vocabulary(model: TransformerBridge, tokens: Tensor) -> None:
@@ -185,15 +193,21 @@ def token_names(model: TransformerBridge, tokens: Tensor | Sequence[int]) -> lis
 
 @torch.no_grad()
 def ov_top_tokens(
-    model: TransformerBridge, head: Head, tokens: Int[Tensor, " n"], k: int = 5
+    model: TransformerBridge,
+    head: Head,
+    tokens: Int[Tensor, " n"],
+    k: int = 5,
+    *,
+    through_mlp0: bool = False,
 ) -> list[dict[str, Any]]:
     """What a head writes when it reads each token's embedding: a row "reads", "writes" per token.
 
     W_E W_OV W_U, one row of it per token; LayerNorm's scale is left out, which changes no order.
+    `through_mlp0` as in `copying_percentiles`.
     """
     require_vocabulary(model, tokens)
-    logits = model.W_E[tokens] @ ov_circuit(model, head)[:-1] @ model.W_U
-    best = logits.topk(k).indices
+    read = _embedded(model, tokens, through_mlp0)
+    best = (read @ ov_circuit(model, head)[:-1] @ model.W_U).topk(k).indices
     rows = zip(token_names(model, tokens), best, strict=True)
     return [{"reads": name, "writes": token_names(model, row)} for name, row in rows]
 

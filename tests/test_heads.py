@@ -298,6 +298,11 @@ def test_copying_through_the_first_mlp_reads_what_later_heads_see(tiny_model):
     want = (logits < logits.diagonal()[:, None]).float().sum(-1).mean() / 6
     got = heads.copying_percentiles(tiny_model, some, through_mlp0=True)[1, 1]
     assert got.item() == pytest.approx(want.item(), abs=1e-5)
+    top = heads.ov_top_tokens(tiny_model, (1, 1), some, 3, through_mlp0=True)
+    written = read @ heads.ov_circuit(tiny_model, (1, 1))[:-1] @ tiny_model.W_U
+    assert [row["writes"] for row in top] == [
+        heads.token_names(tiny_model, row.topk(3).indices) for row in written
+    ]
 
 
 def test_top_tokens_and_skip_trigrams_equal_the_whole_tables(tiny_model):
