@@ -32,13 +32,15 @@ def repeated_span(
     Short spans come many times: copying is learned on them first, because there is little to choose
     from. Long ones come twice. Between copies there may be a few other tokens.
     """
-    length = length or rng.choice([2, 3, 4, 5, 6, 8, 10, 14, 20, 30, 45, 60])
-    copies = copies or rng.randint(2, max(2, min(16, 120 // length)))
+    length = length or rng.choice([2, 3, 4, 5, 6, 8, 10, 14, 20, 30, 42, 62])
+    if copies is None:
+        most = max(2, (ROW - 2) // length)
+        copies = most if rng.random() < 0.6 else rng.randint(2, min(4, most))
     span = [rng.randrange(1, vocab_size) for _ in range(length)]
     tokens: list[int] = []
     starts = []
     for copy in range(copies):
-        if copy and rng.random() < 0.15:
+        if copy and rng.random() < 0.05:
             tokens += [rng.randrange(1, vocab_size) for _ in range(rng.randint(1, 6))]
         starts.append(len(tokens))
         tokens += span
