@@ -32,7 +32,7 @@ class TinyConfig:
     n_ctx: int = 48
     periods: tuple[int, int] = (8, 20)
     batch: int = 32
-    lr: float = 1.5e-3
+    lr: float = 2e-3
     seed: int = 0
     log_every: int = 20
 

@@ -280,8 +280,10 @@ for kind in kinds:
 mi.figures.table(rows)
 
 # %%
-for kind in kinds:
-    claim(f"heads.{kind}", scores[kind].max(), control=chance[kind].max())
+best, best_by_chance = ({kind: table[kind].max() for kind in kinds} for table in (scores, chance))
+claim("heads.previous_token", best[kinds[0]], control=best_by_chance[kinds[0]])
+claim("heads.duplicate_token", best[kinds[1]], control=best_by_chance[kinds[1]])
+claim("heads.first_token", best[kinds[2]], control=best_by_chance[kinds[2]])
 
 # %% [markdown]
 # These are *behavioural* names: they say what a head does on this text. A head can be a
@@ -584,12 +586,12 @@ naive = (written @ read_by_keys).norm() / (written.norm() * read_by_keys.norm())
 # mean.
 
 # %%
-composition = mi.heads.composition_scores(model)
+wiring = mi.heads.composition_scores(model)
 baseline = mi.heads.composition_baseline(model)
-assert abs(composition["K"][(*one, *two)] - naive) < 1e-5
-later = composition["K"] > 0  # pairs in which the second head is in a later layer
+assert abs(wiring["K"][(*one, *two)] - naive) < 1e-5
+later = wiring["K"] > 0  # pairs in which the second head is in a later layer
 mi.figures.histogram(
-    {"all pairs of heads": composition["K"][later], "the same, wiring destroyed": baseline["K"]},
+    {"all pairs of heads": wiring["K"][later], "the same, wiring destroyed": baseline["K"]},
     title="K-composition: most pairs are unrelated, a tail is not",
     xlabel="composition score", bins=60, marks={"1/√d_model": model.cfg.d_model**-0.5},
     subtitle=mi.model_id(model),
@@ -601,9 +603,7 @@ mi.figures.histogram(
 # read it with its keys?
 
 # %%
-deviations = {
-    kind: (composition[kind] - baseline[kind].mean()) / baseline[kind].std() for kind in "QKV"
-}
+deviations = {kind: (wiring[kind] - baseline[kind].mean()) / baseline[kind].std() for kind in "QKV"}
 offered = {kind: deviations[kind][prev_layer, prev_head, prev_layer + 1 :] for kind in "QKV"}
 mi.figures.heatmap(
     [offered[kind] for kind in "QKV"],
