@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from mi_helpers import figures
 from mi_helpers.figures import style
-from mi_helpers.figures.rendering import embed_plotly, use_renderer
+from mi_helpers.figures.rendering import PLOTLY, WIDGET, make_static, use_renderer
 
 TOKENS = ["<|endoftext|>", "When", " Mary", " and", " John", ",", " John", "\n"]
 LOADS = re.compile(
@@ -321,6 +321,13 @@ def test_tables_escape_cells_and_align_numbers() -> None:
     assert re.search(r"text-align:left[^>]*>b<", page)
 
 
+def test_tables_write_numbers_without_needless_exponents() -> None:
+    values = [0.5, 12345.678, 0.00123, 2e-9, 0.0, 3e7, torch.tensor(1.5), np.float32(2), None]
+    cells = re.findall(r"<td[^>]*>([^<]*)<", str(figures.table({"v": values})))
+    assert cells == ["0.500", "12346", "0.00123", "2.00e-09", "0", "3.00e+07", "1.50", "2.00",
+                     "\u2013"]  # fmt: skip
+
+
 def test_tables_take_frames_and_columns_alike() -> None:
     import pandas as pd
 
@@ -431,13 +438,13 @@ def test_renderer_names_are_checked() -> None:
         use_renderer("paper")
 
 
-def test_exported_figures_carry_plotly_once_and_keep_other_outputs() -> None:
+def test_static_notebooks_carry_plotly_once_no_widgets_and_all_else() -> None:
     figure = json.loads(figures.bars([1.0], ["a"], title="t").to_json())
-    bundle = {"application/vnd.plotly.v1+json": figure}
-    shown = [dict(bundle), dict(bundle), {"text/html": "x"}]
+    shown = [{PLOTLY: figure}, {PLOTLY: figure}, {WIDGET: {}}, {"text/html": "x"}]
     outputs = [nbformat.v4.new_output("display_data", data) for data in shown]
     cell = nbformat.v4.new_code_cell("", outputs=outputs)
-    embed_plotly(nbformat.v4.new_notebook(cells=[cell]))
+    notebook = nbformat.v4.new_notebook(cells=[cell], metadata={"widgets": {"a": 1}})
+    assert make_static(notebook) is notebook and "widgets" not in notebook.metadata
     first, second, other = (output.data["text/html"] for output in cell.outputs)
     assert len(first) > 1_000_000 and len(second) < 20_000 and other == "x"
     assert not LOADS.search(second)

@@ -24,6 +24,7 @@ FLAGS = (
     "--disable-background-networking", "--disable-component-update",
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 )  # fmt: skip
+PATIENCE = 180_000  # milliseconds that anything may take to show up, on a busy machine
 LOCAL = ("http://127.0.0.1:", "ws://127.0.0.1:", "file:", "data:", "blob:", "about:")
 
 
@@ -82,7 +83,10 @@ def jupyter_lab(root: Path, theme: str = "light") -> Iterator[Lab]:
             yield lab
         finally:
             server.terminate()
-            server.wait(20)
+            try:
+                server.wait(60)
+            except subprocess.TimeoutExpired:
+                server.kill()
 
 
 def _write_settings(home: Path, theme: str) -> None:
@@ -97,7 +101,9 @@ def _write_settings(home: Path, theme: str) -> None:
         path.write_text(json.dumps(values))
 
 
-def _wait_for(lab: Lab, server: subprocess.Popen[bytes], log: Path, seconds: float = 120) -> None:
+def _wait_for(
+    lab: Lab, server: subprocess.Popen[bytes], log: Path, seconds: float = PATIENCE / 1000
+) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         try:
@@ -120,11 +126,11 @@ class Window:
     def open_notebook(self, lab: Lab, notebook: str) -> None:
         """Open `notebook` in `lab` and wait until its kernel is ready."""
         self.page.goto(lab.address(notebook))
-        self.page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=120_000)
+        self.page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=PATIENCE)
         self.page.wait_for_function(
             "() => window.jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status"
             " === 'idle'",
-            timeout=120_000,
+            timeout=PATIENCE,
         )
 
     def command(self, name: str) -> None:
@@ -141,7 +147,7 @@ class Window:
 @contextmanager
 def offline_window(width: int = 1280, height: int = 1000, theme: str = "light") -> Iterator[Window]:
     """Open a headless Chromium that reaches nothing but 127.0.0.1, until the block ends."""
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium(), args=list(FLAGS))
@@ -149,7 +155,8 @@ def offline_window(width: int = 1280, height: int = 1000, theme: str = "light") 
         scheme: Any = theme
         context = browser.new_context(viewport=size, color_scheme=scheme)
         window = Window(context.new_page())
-        window.page.set_default_timeout(180_000)
+        window.page.set_default_timeout(PATIENCE)
+        expect.set_options(timeout=PATIENCE)
 
         def gate(route: Any) -> None:
             if route.request.url.startswith(LOCAL):
@@ -169,7 +176,7 @@ def to_html(notebook: Any) -> str:
     """Convert an executed notebook to one HTML page that needs no network to show its figures."""
     from nbconvert import HTMLExporter
 
-    from mi_helpers.figures.rendering import embed_plotly
+    from mi_helpers.figures.rendering import make_static
 
     exporter = HTMLExporter(mathjax_url="", require_js_url="", jquery_url="", embed_images=True)
-    return str(exporter.from_notebook_node(embed_plotly(notebook))[0])
+    return str(exporter.from_notebook_node(make_static(notebook))[0])

@@ -12,10 +12,9 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from .style import (
-    DIVERGING,
     FULL_WIDTH,
-    SEQUENTIAL,
     check_labels,
+    color_range,
     finish,
     plain,
     tick,
@@ -59,13 +58,14 @@ def heatmap(
     names = check_labels(facets, len(panels), "facets")
     n_rows, n_cols = panels.shape[1:]
     rows, cols = check_labels(y, n_rows, "y"), check_labels(x, n_cols, "x")
-    scale = _scale(panels, center, limit, colorbar)
+    scale, low, high = color_range(panels, center, limit)
     size = _size(panels.shape, rows, text is not None)
     cells = None if text is None else _cell_text(text, panels, size["cell"])
     fig = _panels(panels, names, cells, size["across"], (xlabel, ylabel, colorbar))
     fig.update_xaxes(ticks(cols, n_cols, room=size["cell"] * n_cols), range=[-0.5, n_cols - 0.5])
     fig.update_yaxes(ticks(rows, n_rows), range=[-0.5, n_rows - 0.5][:: 1 if bottom_up else -1])
-    fig.update_layout(coloraxis=scale)
+    bar = dict(title_text="<br>".join(plain(line) for line in textwrap.wrap(colorbar, 12)))
+    fig.update_layout(coloraxis=dict(colorscale=scale, cmin=low, cmax=high, colorbar=bar))
     above = 24 if names else 0
     return finish(fig, title, subtitle, height=size["height"], width=size["width"], above=above)
 
@@ -117,25 +117,6 @@ def _panels(
     fig.update_xaxes(matches="x", showgrid=False, zeroline=False)
     fig.update_yaxes(matches="y", showgrid=False, zeroline=False)
     return fig
-
-
-def _scale(
-    panels: Panels, center: float | None, limit: float | None, colorbar: str
-) -> dict[str, Any]:
-    if limit is not None and not limit > 0:
-        raise ValueError(f"limit must be positive, not {limit}")
-    title = "<br>".join(plain(line) for line in textwrap.wrap(colorbar, 12))
-    bar = dict(title_text=title)
-    if center is None:
-        if panels.min() < 0:
-            raise ValueError(
-                f"center=None draws values from 0 up, but the smallest is {panels.min():.3g}; "
-                "use center=0.0"
-            )
-        top = limit or float(panels.max()) or 1.0
-        return dict(colorscale=SEQUENTIAL, cmin=0.0, cmax=top, colorbar=bar)
-    reach = limit or float(np.abs(panels - center).max()) or 1.0
-    return dict(colorscale=DIVERGING, cmin=center - reach, cmax=center + reach, colorbar=bar)
 
 
 def _cell_text(

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import html
 import math
-import numbers
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .style import DIVERGING, SEQUENTIAL, check_labels, to_array, visible
+from .style import INK, check_labels, color_range, to_array, visible
 
 if TYPE_CHECKING:
-    from .style import Values
+    from .style import Labels, Values
 
 _LINE = "rgba(128,128,128,0.35)"
 
@@ -35,95 +35,69 @@ class Html:
 
 
 def tokens_coloured(
-    str_tokens: Sequence[str] | Sequence[Sequence[str]],
-    values: Values | Sequence[Values],
-    *,
-    title: str,
-    center: float | None = 0.0,
-    limit: float | None = None,
-    unit: str = "",
-    rows: Sequence[str] | None = None,
-    subtitle: str | None = None,
-) -> Html:
+    str_tokens: Sequence[str] | Sequence[Sequence[str]], values: Values | Sequence[Values], *,
+    title: str, center: float | None = 0.0, limit: float | None = None, unit: str = "",
+    rows: Labels = None, subtitle: str | None = None,
+) -> Html:  # fmt: skip
     """Show a text with each token on a background coloured by its value (tooltip: the number).
 
     Several texts, `str_tokens[text][pos]` with `values[text][pos]`, share one colour scale; `rows`
     names them. `center` and `limit` are as for `heatmap`: diverging around `center`, or sequential
     from zero with `center=None`. Spaces, tabs and line ends are visible; nothing needs a script.
+    Raises ValueError for NaN/inf, no text, or values that do not fit the tokens.
     """
     if len(str_tokens) == 0:
         raise ValueError("str_tokens is empty; nothing to draw")
     single = isinstance(str_tokens[0], str)
-    texts: list[list[Any]] = [list(t) for t in ([str_tokens] if single else str_tokens)]
-    arrays = [
-        to_array(v, "values" if single else f"values[{i}]", 1)
-        for i, v in enumerate([values] if single else values)
-    ]
-    if len(texts) != len(arrays):
-        raise ValueError(f"str_tokens has {len(texts)} texts and values has {len(arrays)}")
-    for text, array in zip(texts, arrays, strict=True):
-        check_labels(text, len(array), "str_tokens")
+    texts: list[Any] = [str_tokens] if single else list(str_tokens)
+    given = [values] if single else list(values)
+    if len(texts) != len(given):
+        raise ValueError(f"str_tokens has {len(texts)} texts and values has {len(given)}")
     names = check_labels(rows, len(texts), "rows") or [""] * len(texts)
-    flat = np.concatenate(arrays)
-    if center is None and flat.min() < 0:
-        raise ValueError(
-            f"center=None draws values from 0 up, but the smallest is {flat.min():.3g}; "
-            "use center=0.0"
+    arrays = [
+        to_array(value, "values" if single else f"values[{i}]", 1) for i, value in enumerate(given)
+    ]
+    scale, low, high = color_range(np.concatenate(arrays), center, limit)
+    body = ""
+    for text, array, name in zip(texts, arrays, names, strict=True):
+        check_labels(text, len(array), "str_tokens")
+        shares = (array - low) / (high - low)
+        spans = (
+            _token(token, f"{value:.4g} {unit}", *_color(scale, share))
+            for token, value, share in zip(text, array, shares, strict=True)
         )
-    reach = limit or float(np.abs(flat - (center or 0.0)).max()) or 1.0
-    body = "".join(
-        f'<div style="line-height:2;margin:2px 0">{_row_name(name)}'
-        + "".join(
-            _token(t, float(v), center, reach, unit) for t, v in zip(text, array, strict=True)
-        )
-        + "</div>"
-        for text, array, name in zip(texts, arrays, names, strict=True)
-    )
-    return Html(
-        f'<figure style="margin:8px 0">{_caption(title, subtitle, "figcaption")}{body}</figure>'
-    )
+        body += f'<div style="line-height:2;margin:2px 0">{_row_name(name)}{"".join(spans)}</div>'
+    caption = _caption(title, subtitle, "figcaption")
+    return Html(f'<figure style="margin:8px 0">{caption}{body}</figure>')
 
 
 def table(
-    rows: Any,
-    *,
-    title: str | None = None,
-    digits: int = 3,
-    search: bool = False,
+    rows: Any, *, title: str | None = None, digits: int = 3, search: bool = False,
     subtitle: str | None = None,
-) -> Html:
+) -> Html:  # fmt: skip
     """Show rows (list of mappings, mapping of columns, or DataFrame) as an accessible HTML table.
 
-    Numbers are right-aligned with `digits` significant digits; `Html` cells (see `link`) go in as
-    they are and everything else is escaped. `search` adds a box that filters rows as one types.
+    Numbers are right-aligned with `digits` significant digits, what is missing is a dash, `Html`
+    cells (see `link`) go in as they are, and everything else is escaped. `search` adds a box that
+    filters the rows as one types. Raises ValueError for no rows or columns of unequal length.
     """
     columns, records = _records(rows)
-    numeric = [all(_is_number(r[i]) for r in records) for i in range(len(columns))]
-    align = ["right" if n else "left" for n in numeric]
-    cell = f"padding:4px 10px;border-bottom:1px solid {_LINE};vertical-align:top"
-    head = "".join(
-        f'<th scope="col" style="{cell};text-align:{a}">{_cell(c, digits)}</th>'
-        for c, a in zip(columns, align, strict=True)
-    )
-    body = "".join(
-        "<tr>"
-        + "".join(
-            f'<td style="{cell};text-align:{a}">{_cell(v, digits)}</td>'
-            for v, a in zip(record, align, strict=True)
-        )
-        + "</tr>"
-        for record in records
-    )
+    style = f"padding:4px 10px;border-bottom:1px solid {_LINE};vertical-align:top;text-align:"
+    aligned = [style + _align([record[i] for record in records]) for i in range(len(columns))]
+
+    def row(tag: str, values: Sequence[Any]) -> str:
+        cells = zip(values, aligned, strict=True)
+        return "".join(f'<{tag} style="{look}">{_cell(v, digits)}</{tag[:2]}>' for v, look in cells)
+
+    head = row('th scope="col"', columns)
+    body = "".join(f"<tr>{row('td', record)}</tr>" for record in records)
     caption = _caption(title, subtitle, "caption") if title else ""
     source = (
         f'<table style="border-collapse:collapse;margin:8px 0;font-size:13px">{caption}'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     )
-    return Html(
-        _SEARCH.replace("TABLE", source)
-        if search
-        else f'<div style="overflow-x:auto">{source}</div>'
-    )
+    frame = _SEARCH if search else '<div style="overflow-x:auto">TABLE</div>'
+    return Html(frame.replace("TABLE", source))
 
 
 def link(text: str, href: str) -> Html:
@@ -140,31 +114,25 @@ for (const row of this.closest('div').querySelectorAll('tbody tr'))
 "></label>TABLE</div>"""
 
 
-def _token(token: str, value: float, center: float | None, reach: float, unit: str) -> str:
-    share = value / reach if center is None else 0.5 + (value - center) / reach / 2
-    back, dark = _color(SEQUENTIAL if center is None else DIVERGING, share)
-    tip = html.escape(f"{token!r}: {value:.4g} {unit}".rstrip())
-    shown = html.escape(visible(token))
-    after = "<br>" if "\n" in token else "<wbr>"
+def _token(token: str, value: str, background: str, color: str) -> str:
+    tip, shown = html.escape(f"{token!r}: {value}".rstrip()), html.escape(visible(token))
     return (
-        f'<span title="{tip}" style="background-color:{back};color:{"#fff" if dark else "#222"};'
-        f'padding:2px 1px;border-radius:3px;margin-right:1px">{shown}</span>{after}'
+        f'<span title="{tip}" style="background-color:{background};color:{color};'
+        f'padding:2px 1px;border-radius:3px;margin-right:1px">{shown}</span>'
+        + ("<br>" if "\n" in token else "<wbr>")
     )
 
 
-def _color(scale: Sequence[tuple[float, str]], share: float) -> tuple[str, bool]:
-    """Interpolate `scale` at `share` in [0, 1]; also whether the colour is dark."""
-    share = min(max(share, 0.0), 1.0)
+def _color(scale: Sequence[tuple[float, str]], share: float) -> tuple[str, str]:
+    """Background at `share` in [0, 1] of the scale, and a colour to write on it."""
+    share = min(max(float(share), 0.0), 1.0)
     k = max(i for i, (stop, _) in enumerate(scale[:-1]) if stop <= share)
     (a, low), (b, high) = scale[k], scale[k + 1]
     mix = (share - a) / (b - a)
-    rgb = [
-        round(int(low[i : i + 2], 16) * (1 - mix) + int(high[i : i + 2], 16) * mix)
-        for i in (1, 3, 5)
-    ]
-    return "#" + "".join(f"{c:02x}" for c in rgb), 0.299 * rgb[0] + 0.587 * rgb[1] + 0.114 * rgb[
-        2
-    ] < 140
+    pairs = [(int(low[i : i + 2], 16), int(high[i : i + 2], 16)) for i in (1, 3, 5)]
+    red, green, blue = (round(c * (1 - mix) + d * mix) for c, d in pairs)
+    dark = 0.299 * red + 0.587 * green + 0.114 * blue < 140
+    return f"#{red:02x}{green:02x}{blue:02x}", "#ffffff" if dark else INK
 
 
 def _row_name(name: str) -> str:
@@ -191,32 +159,45 @@ def _caption(title: str | None, subtitle: str | None, tag: str) -> str:
 
 def _records(rows: Any) -> tuple[list[str], list[list[Any]]]:
     if hasattr(rows, "to_dict") and hasattr(rows, "columns"):
-        return [str(c) for c in rows.columns], _filled(
-            [list(r) for r in rows.itertuples(index=False)]
-        )
-    if isinstance(rows, Mapping):
+        columns, records = list(rows.columns), [list(r) for r in rows.itertuples(index=False)]
+    elif isinstance(rows, Mapping):
         lengths = {str(k): len(v) for k, v in rows.items()}
         if len(set(lengths.values())) > 1:
             raise ValueError(f"columns have unequal lengths: {lengths}")
-        return list(lengths), _filled([list(r) for r in zip(*rows.values(), strict=True)])
-    items: Iterable[Mapping[str, Any]] = list(rows)
-    columns = list(dict.fromkeys(key for item in items for key in item))
-    return columns, _filled([[item.get(c, "") for c in columns] for item in items])
-
-
-def _filled(records: list[list[Any]]) -> list[list[Any]]:
+        columns, records = list(rows), [list(r) for r in zip(*rows.values(), strict=True)]
+    else:
+        items = list(rows)
+        columns = list(dict.fromkeys(key for item in items for key in item))
+        records = [[item.get(column) for column in columns] for item in items]
     if not records:
         raise ValueError("rows is empty; nothing to show")
-    return records
+    return [str(column) for column in columns], [[_plain(v) for v in row] for row in records]
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, numbers.Number) and not isinstance(value, bool)
+def _plain(value: Any) -> Any:
+    """A number out of a tensor or array that holds one; None for a missing value."""
+    if getattr(value, "shape", None) == ():
+        value = value.item()
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _align(values: Sequence[Any]) -> str:
+    numeric = [isinstance(v, Real) and not isinstance(v, bool) for v in values if v is not None]
+    return "right" if numeric and all(numeric) else "left"
 
 
 def _cell(value: Any, digits: int) -> str:
     if isinstance(value, Html):
         return value.source
-    if isinstance(value, numbers.Real) and not isinstance(value, (bool, numbers.Integral)):
-        return "\u2013" if math.isnan(value) else html.escape(f"{float(value):.{digits}g}")
+    if value is None:
+        return "\u2013"
+    if isinstance(value, float) and math.isfinite(value):
+        return _number(value, digits)
     return html.escape(str(value))
+
+
+def _number(value: float, digits: int) -> str:
+    """`value` to `digits` significant digits; very small and large ones with an exponent."""
+    if value == 0 or not 1e-4 <= abs(value) < 1e6:
+        return f"{value:.{digits - 1}e}" if value else "0"
+    return f"{value:.{max(0, digits - 1 - math.floor(math.log10(abs(value))))}f}"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
+PLOTLY = "application/vnd.plotly.v1+json"
+WIDGET = "application/vnd.jupyter.widget-view+json"
 _JUPYTER = {"plotly_mimetype", "jupyterlab", "nteract", "notebook", "notebook_connected"}
 
 
@@ -29,29 +31,28 @@ def use_renderer(name: str | None = None) -> str:
     return name
 
 
-def embed_plotly(notebook: Any) -> Any:
-    """Give every plotly output of `notebook` (nbformat) an HTML form, in place, and return it.
+def make_static(notebook: Any) -> Any:
+    """Make an executed `notebook` (nbformat) fit for a page without kernel or network, in place.
 
-    nbconvert's HTML drops plotly's own format without a word. The first figure carries plotly's
-    script, so the exported page works from a file without a network.
+    Every plotly output gets an HTML form, which nbconvert would otherwise drop without a word; the
+    first carries plotly's script. Widgets, which could only ask a CDN for theirs, are taken out,
+    and leave their static twins. Returns the notebook.
     """
     import plotly.io as pio
 
     first = True
+    notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
-        for output in cell.get("outputs", []):
-            data = output.get("data", {})
-            if "application/vnd.plotly.v1+json" not in data or "text/html" in data:
+        outputs = cell.get("outputs", [])
+        outputs[:] = [out for out in outputs if WIDGET not in out.get("data", {})]
+        for data in (out.get("data", {}) for out in outputs):
+            if PLOTLY not in data or "text/html" in data:
                 continue
-            figure = data["application/vnd.plotly.v1+json"]
+            figure = {key: data[PLOTLY][key] for key in ("data", "layout")}
+            height = f"{figure['layout'].get('height', 450)}px"
             data["text/html"] = pio.to_html(
-                {"data": figure["data"], "layout": figure["layout"]},
-                full_html=False,
-                include_plotlyjs=first,
-                include_mathjax=False,
-                validate=False,
-                config={"responsive": True},
-                default_height=f"{figure['layout'].get('height', 450)}px",
-            )
+                figure, full_html=False, include_plotlyjs=first, include_mathjax=False,
+                validate=False, config={"responsive": True}, default_height=height,
+            )  # fmt: skip
             first = False
     return notebook

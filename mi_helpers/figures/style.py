@@ -84,6 +84,28 @@ def check_labels(labels: Sequence[Any] | None, count: int, name: str) -> list[st
     return texts
 
 
+def color_range(
+    values: Float[np.ndarray, ...], center: float | None, limit: float | None
+) -> tuple[tuple[tuple[float, str], ...], float, float]:
+    """Return the colour scale of `values` and the values at its two ends.
+
+    Diverging and symmetric about `center`, or sequential from 0 when that is None; `limit` is the
+    distance from `center` or 0 to the end, by default the largest there is.
+    """
+    if limit is not None and not limit > 0:
+        raise ValueError(f"limit must be positive, not {limit}")
+    if center is None and values.min() < 0:
+        raise ValueError(
+            f"center=None draws values from 0 up, but the smallest is {values.min():.3g}; "
+            "use center=0.0"
+        )
+    middle = center or 0.0
+    reach = float(limit or np.abs(values - middle).max()) or 1.0
+    if center is None:
+        return SEQUENTIAL, 0.0, reach
+    return DIVERGING, middle - reach, middle + reach
+
+
 def visible(token: object) -> str:
     r"""Show a token with its outer spaces as a middle dot and its control characters as signs."""
     text = str(token)

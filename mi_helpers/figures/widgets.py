@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import sys
 from collections.abc import Callable, Mapping
 from numbers import Real
 from typing import Any
@@ -49,8 +50,9 @@ class Explorer:
         marker = ipywidgets.HTML(_HIDE_TWIN.format(key=f"mi-live-{id(self)}"))
         display(ipywidgets.VBox([*self.controls.values(), out, marker]))
         redraw()
-        display(self.twin)
-        display(self.caption())
+        if "google.colab" not in sys.modules:  # where widgets always work and the twin would show
+            display(self.twin)
+            display(self.caption())
 
 
 def explore(
