@@ -30,9 +30,10 @@ def repeated_span(
     """``copies`` of a span of ``length`` tokens, drawn evenly from all but the special tokens.
 
     Short spans come many times: copying is learned on them first, because there is little to choose
-    from. Long ones come twice. Between copies there may be a few other tokens.
+    from. Long ones come twice. Other tokens now and then between copies, and lengths of any size,
+    keep the distance between copies from giving the answer away.
     """
-    length = length or rng.choice([2, 3, 4, 5, 6, 8, 10, 14, 20, 30, 42, 62])
+    length = length or 2 + int(61 * rng.random() ** 2.5)
     if copies is None:
         most = max(2, (ROW - 2) // length)
         copies = most if rng.random() < 0.6 else rng.randint(2, min(4, most))
@@ -40,7 +41,7 @@ def repeated_span(
     tokens: list[int] = []
     starts = []
     for copy in range(copies):
-        if copy and rng.random() < 0.05:
+        if copy and rng.random() < 0.3:
             tokens += [rng.randrange(1, vocab_size) for _ in range(rng.randint(1, 6))]
         starts.append(len(tokens))
         tokens += span

@@ -98,6 +98,7 @@ def export(run: Path, folder: Path) -> None:
         os.replace(part, folder / name)
     part = folder / "model.safetensors.part"
     save_file(hugging_face_state(state, recipe["n_layers"]), part, metadata={"format": "pt"})
+    part.chmod(0o644)
     os.replace(part, folder / "model.safetensors")
     names = sorted([*texts, "model.safetensors"])
     sums = "".join(f"{hashlib.sha256((folder / n).read_bytes()).hexdigest()}  {n}\n" for n in names)

@@ -42,14 +42,14 @@ class Recipe:
     n_heads: int = 6
     n_ctx: int = ROW
     vocab_size: int = 4096
-    tokens: int = 8_500_000
+    tokens: int = 6_800_000
     batch_rows: int = 16
-    lr_matrices: float = 0.02
-    lr_rest: float = 3e-3
-    weight_decay: float = 0.02
+    lr_matrices: float = 0.005
+    lr_rest: float = 1.5e-3
+    weight_decay: float = 0.1
     warmup: float = 0.02
-    decay_from: float = 0.4
-    early: float = 0.2
+    decay_from: float = 0.3
+    early: float = 0.4
     repeats_early: float = 0.4
     repeats_late: float = 0.08
     seed: int = 0
@@ -115,9 +115,9 @@ class GPT2(nn.Module):
                 nn.init.normal_(p, std=0.02 * scale)
             elif name.endswith("bias"):
                 nn.init.zeros_(p)
-        nn.init.normal_(self.wte.weight, std=0.05)
+        nn.init.normal_(self.wte.weight, std=0.1)
         with torch.no_grad():
-            self.wpe.weight.copy_(0.05 * sinusoids(r.n_ctx, r.d_model))
+            self.wpe.weight.copy_(0.1 * sinusoids(r.n_ctx, r.d_model))
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Mean next-token loss of rows [batch pos]."""
