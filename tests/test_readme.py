@@ -3,27 +3,12 @@
 from __future__ import annotations
 
 import copy
-import importlib
 import json
 import sys
-from pathlib import Path
 
+import gallery
 import pytest
-
-ROOT = Path(__file__).resolve().parents[1]
-
-
-def tool(name: str):
-    """A module of tools/, which is no package."""
-    sys.path.insert(0, str(ROOT / "tools"))
-    try:
-        return importlib.import_module(name)
-    finally:
-        sys.path.pop(0)
-
-
-readme = tool("readme")
-gallery = tool("gallery")
+import readme
 
 ROW = {
     "id": "demo.shift",

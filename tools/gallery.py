@@ -46,9 +46,9 @@ def peak_gib() -> float | None:
 def execute(notebook: Path, page: Path) -> dict[str, Any]:
     """Run one notebook and write its page; returns title, seconds, peak_gib and error."""
     import nbformat
+    from browser import to_html
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError
-    from nbconvert import HTMLExporter
 
     content = nbformat.read(notebook, as_version=4)
     error, start = None, time.perf_counter()
@@ -64,8 +64,7 @@ def execute(notebook: Path, page: Path) -> dict[str, Any]:
     seconds = time.perf_counter() - start
     first = next(cell.source for cell in content.cells if cell.cell_type == "markdown")
     title = re.search(r"^#\s+(.+)", first, re.M)
-    body, _ = HTMLExporter().from_notebook_node(content, {"metadata": {"name": notebook.stem}})
-    page.write_text(body, encoding="utf-8")
+    page.write_text(to_html(content), encoding="utf-8")
     return {
         "title": title[1] if title else notebook.stem,
         "seconds": round(seconds, 1),
@@ -79,7 +78,7 @@ def execute_apart(notebook: Path, model: str) -> dict[str, Any]:
     settings = {
         "MI_MODEL": model,
         "MI_CLAIMS_DIR": str(GALLERY / "claims"),
-        "PLOTLY_RENDERER": "plotly_mimetype+notebook",
+        "PLOTLY_RENDERER": "plotly_mimetype",
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
     }
     done = subprocess.run(
