@@ -136,18 +136,32 @@ def exercise_faults(source: Source) -> list[str]:
     return found
 
 
+def defined(tree: ast.Module) -> set[str]:
+    """The names that a cell gives to the notebook; a function's own variables are not among them."""
+    found, open_nodes = set(), list(ast.iter_child_nodes(tree))
+    while open_nodes:
+        node = open_nodes.pop()
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            found.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+        elif not isinstance(node, (ast.Lambda, ast.ListComp, ast.GeneratorExp, ast.DictComp)):
+            open_nodes += ast.iter_child_nodes(node)
+    return found
+
+
 def leaks(source: Source) -> list[str]:
     """Names that only a solution defines and that a later cell outside of exercises uses."""
-    found, solved = [], set()
+    found, given, solved = [], set(), set()
     for cell, tree in code_cells(source):
-        names = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
-        stored = {node.id for node in names if isinstance(node.ctx, ast.Store)}
-        stored |= {n.name for n in tree.body if isinstance(n, (ast.FunctionDef, ast.ClassDef))}
         if role(cell) == "solution":
-            solved |= stored
+            solved |= defined(tree) - given
         elif role(cell) is None:
-            solved -= stored
-            found += [node.id for node in names if node.id in solved]
+            given |= defined(tree)
+            solved -= given
+            own = {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
+            names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+            found += sorted((names - own) & solved)
     return found
 
 

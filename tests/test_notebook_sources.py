@@ -86,6 +86,15 @@ def test_decimals_in_code_formulas_and_links_are_no_prose(tmp_path: Path, monkey
     assert faults(rewritten(tmp_path, "# It does not,", free)) == []
 
 
+def test_a_solutions_own_variables_are_no_leak(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("sources.claims_file", lambda path: DEMO / "99_demo.toml")
+    later = "# %%\nrows = 3\n\n# %%\nprint(rows)\n\n# %%\nclaim.table()"
+    assert faults(rewritten(tmp_path, "# %%\nclaim.table()", later)) == []
+    before = "# %%\nlogits = torch"
+    path = rewritten(tmp_path, before, f"# %%\nprint(logit_difference)\n\n{before}")
+    assert faults(path) == []  # what stands before the solution is not its use
+
+
 def test_counts_are_required() -> None:
     found = count_faults(builder.read_source(DEMO / "99_demo.py"))
     assert found == ["1 claims, 8 wanted", "1 exercises, 4 wanted", "0 widgets, 1 wanted"]
