@@ -137,7 +137,7 @@ def exercise_faults(source: Source) -> list[str]:
 
 
 def defined(tree: ast.Module) -> set[str]:
-    """The names that a cell gives to the notebook; a function's own variables are not among them."""
+    """The names that a cell gives to the notebook, without those that stay inside a function."""
     found, open_nodes = set(), list(ast.iter_child_nodes(tree))
     while open_nodes:
         node = open_nodes.pop()
