@@ -429,13 +429,23 @@ mi.figures.token_table(
 )
 
 # %% [markdown]
-# Two summaries are more honest than the best guess alone: the **rank** of the answer (0 is the top)
-# and the **entropy** of the whole distribution (how undecided it is, in nats).
+# The lowest row holds a trap. Where embedding and unembedding are tied, a stream that holds nothing
+# but a word reads out as that word: an **echo** of the input, and no prediction. Count it: the
+# share of positions whose best guess is the very token that stands there, before the first layer
+# and, as the control, at the end.
+
+# %%
+echo = (top_ids == tokens[0]).float().mean(1)  # [half_layer]
+claim("lens.echo", echo[0], control=echo[-1])
+
+# %% [markdown]
+# Two numbers tell more than the best guess: the **rank** of the answer (0 is the top) and the
+# **entropy** of the whole distribution (how undecided it is). First the ranks of both names.
 
 # %%
 right_wrong = answers[0].tolist()
 ranked = mi.lens.logit_lens(model, tokens, incl_mid=True, targets=right_wrong).readout
-ranks = ranked.target_ranks[:, 0]
+ranks = ranked.target_ranks[:, 0]  # [half_layer name]
 mi.figures.lines(
     {pairs.answers[0]: (1 + ranks[:, 0]).log10(), pairs.wrong[0]: (1 + ranks[:, 1]).log10()},
     title="The rank of both names by half-layer",
@@ -446,15 +456,19 @@ mi.figures.lines(
 )
 
 # %% [markdown]
-# Typically both names rise together, before the model has decided between them: it first finds
-# *that* a name comes, then *which*. See at which half-layer the lines part in this model.
-#
-# Entropy for all positions, and the same in the untrained model:
+# Do both names rise together at first, and part later? Then the model finds *that* a name comes
+# before it finds *which*. The claim is only the two ends of the first line.
+
+# %%
+claim("lens.answer_rank", ranks[-1, 0], control=ranks[0, 0])
+
+# %% [markdown]
+# Now the entropy, averaged over the tokens, with the untrained model for comparison. One might
+# expect it to fall from layer to layer. It need not: an echo is confident too.
 
 # %%
 random_lens = mi.lens.logit_lens(random_model, tokens, positions=None, incl_mid=True, top_k=1)
-entropy, random_entropy = (e.readout.entropy[:, 0, 1:].mean(1) for e in (lens, random_lens))
-claim("lens.entropy_drop", entropy[0] - entropy[-1], control=random_entropy[0] - random_entropy[-1])
+entropy, random_entropy = (run.readout.entropy[:, 0, 1:].mean(1) for run in (lens, random_lens))
 mi.figures.lines(
     {"trained": entropy, "untrained": random_entropy},
     title="How undecided the lens is, by half-layer",
@@ -702,9 +716,10 @@ turned = mi.lens.virtual_weights(model, "mlp", "mlp", rotation=rotation)
 # along the diagonal (neighbours) and along the last column.
 
 # %%
-times_chance = virtual.ratio.nan_to_num(by_chance) / by_chance
+times_chance = virtual.ratio / by_chance
+cells = [["" if x != x else f"{x:.2f}" for x in row] for row in times_chance.tolist()]  # no NaN
 mi.figures.heatmap(
-    times_chance,
+    times_chance.nan_to_num(1.0),
     title="Which MLP is wired to which",
     x=virtual.readers,
     y=virtual.writers,
@@ -712,7 +727,7 @@ mi.figures.heatmap(
     ylabel="writes",
     colorbar="times chance",
     center=1,
-    text=".1f",
+    text=cells,
     subtitle=mi.model_id(model),
 )
 
@@ -813,45 +828,58 @@ mi.figures.table([{"token": token, "cosine": cosine} for token, cosine in neares
 
 # %% [markdown]
 # Is the first row a word of the question? And where is the answer? One example proves nothing, so
-# ask every question a family has, "*a* is to *b* as *c* is to …?", for all pairs of pairs. The
-# share of questions whose nearest token is right, in three ways: as published; with the words of
-# the question allowed; and the control, which leaves out the *offset* and answers with the
-# neighbour of *c*.
+# ask every question a family has: "*a* is to *b* as *c* is to …?", for all pairs of pairs.
 
 
 # %%
-def accuracy(pairs, offset=1.0, leave_out=True):
-    """Share of questions a : b :: c : d for which d is nearest to offset · (b − a) + c."""
-    questions = torch.tensor([p + q for p in pairs for q in pairs if p != q]).to(model.W_E.device)
-    a, b, c, d = questions.unbind(1)
-    query = offset * (model.W_E[b] - model.W_E[a]) + model.W_E[c]
-    cosine = query @ torch.nn.functional.normalize(model.W_E, dim=-1).T
+def questions(pairs):
+    """All questions of a family as token ids, [question 4]: a is to b as c is to d."""
+    return torch.tensor([p + q for p in pairs for q in pairs if p != q]).to(model.W_E.device)
+
+
+def nearest_token(asked, offset=1.0, leave_out=True):
+    """The token nearest to offset · (b − a) + c, by cosine, for each question; [question]."""
+    a, b, c = (model.W_E[column] for column in asked[:, :3].T)
+    cosine = (offset * (b - a) + c) @ torch.nn.functional.normalize(model.W_E, dim=-1).T
     if leave_out:
-        cosine.scatter_(1, questions[:, :3], -torch.inf)
-    return (cosine.argmax(-1) == d).float().mean().item()
+        cosine.scatter_(1, asked[:, :3], -torch.inf)
+    return cosine.argmax(-1)
 
-
-# %%
-results = []
-for name, found in words.items():
-    ways = {"as published": accuracy(found), "words allowed": accuracy(found, leave_out=False)}
-    results.append(
-        {"family": name, "pairs": len(found), **ways, "no offset": accuracy(found, offset=0.0)}
-    )
-mi.figures.table(results)
 
 # %% [markdown]
-# Compare the columns in each row. Where *words allowed* is near zero, the famous result rests on
-# leaving the words out: the nearest vector is a word of the question. Where *no offset* comes close
-# to *as published*, the arithmetic did no work: the answer was the neighbour anyway.
+# First: how often is the nearest token a word of the question itself? The control counts the words
+# of some other question.
 
 # %%
-published, allowed, neighbour = (
-    sum(row[way] for row in results) / len(results)
-    for way in ("as published", "words allowed", "no offset")
+asked = torch.cat([questions(members) for members in words.values()])
+nearest = nearest_token(asked, leave_out=False)[:, None]
+other_question = asked.roll(len(asked) // 2, dims=0)
+inputs, not_inputs = (
+    (nearest == of[:, :3]).any(1).float().mean() for of in (asked, other_question)
 )
-claim("words.offset_helps", published, control=neighbour)
-claim("words.inputs_win", allowed, control=published)
+claim("words.inputs_win", inputs, control=not_inputs)
+
+# %% [markdown]
+# So the published method has to leave them out. Now the share of questions answered right, as
+# published, beside two controls: with the words of the question allowed, and with no *offset*,
+# which answers with the nearest neighbour of *c*. Compare the columns in each row. Where *no
+# offset* comes close to *as published*, the arithmetic did no work: the answer was the neighbour
+# anyway.
+
+# %%
+ways = {"as published": {}, "words allowed": {"leave_out": False}, "no offset": {"offset": 0.0}}
+results = []
+for family, members in words.items():
+    asked = questions(members)
+    row = {"family": family, "questions": len(asked)}
+    for way, how in ways.items():
+        row[way] = (nearest_token(asked, **how) == asked[:, 3]).float().mean().item()
+    results.append(row)
+mi.figures.table(results)
+
+# %%
+means = {way: sum(row[way] for row in results) / len(results) for way in ways}
+claim("words.left_out", means["as published"], control=means["words allowed"])
 
 # %% [markdown] tags=["task"] minutes=10 difficulty=2
 # ### Exercise 6: the analogy, done right
