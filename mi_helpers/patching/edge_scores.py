@@ -23,7 +23,7 @@ from mi_helpers.patching.gradients import At, Path, gradients
 from mi_helpers.patching.metric import Metric
 from mi_helpers.patching.runs import Run, checked_pair
 from mi_helpers.patching.sites import site_of
-from mi_helpers.patching.sweep import assert_full_patch
+from mi_helpers.patching.soundness import assert_full_patch
 from mi_helpers.patching.what import OtherRun
 
 if TYPE_CHECKING:
@@ -84,7 +84,8 @@ def edge_attribution(
         path: Where gradients are taken.
 
     Raises:
-        ValueError: another architecture, a metric without a gradient, or what `patch_sweep` refuses.
+        ValueError: another architecture, a metric without a gradient, or what `patch_sweep`
+            refuses.
     """
     graph = EdgeGraph.of(model)
     base, source = checked_pair(model, base, what.tokens)

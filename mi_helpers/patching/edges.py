@@ -51,7 +51,7 @@ class EdgeGraph:
 
     @classmethod
     def of(cls, model: TransformerBridge) -> EdgeGraph:
-        """The model's graph; ValueError unless it is a GPT-2, whose blocks are attention, then MLP."""
+        """The model's graph; ValueError unless it is of GPT-2's architecture."""
         if not FusedGPT2.supports(model):
             raise ValueError(
                 f"the edge graph is made for GPT-2's architecture in single precision, not for "
@@ -170,13 +170,17 @@ class Circuit:
     def nodes(self) -> list[str]:
         """The heads and MLPs that an edge leaves, in order."""
         used = self.kept.any(dim=0)
-        return [n for n, u in zip(self.graph.writers, used.tolist(), strict=True) if u and n != "embed"]
+        return [
+            n for n, u in zip(self.graph.writers, used.tolist(), strict=True) if u and n != "embed"
+        ]
 
     def pruned(self) -> Circuit:
         """Without the edges on no path from the embeddings to the logits."""
         kept = self.kept.clone()
-        reader_of = [[i for i, r in enumerate(self.graph.readers) if r.split(".")[0] == w]
-                     for w in self.graph.writers]
+        reader_of = [
+            [i for i, r in enumerate(self.graph.readers) if r.split(".")[0] == w]
+            for w in self.graph.writers
+        ]
         while True:
             before = int(kept.sum())
             for writer, readers in enumerate(reader_of[1:], start=1):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,7 +16,7 @@ from mi_helpers.patching.fused import FusedGPT2
 from mi_helpers.patching.hooked import HookedEngine
 from mi_helpers.patching.metric import LinearMetric, Metric, evaluate, named, positions_of
 from mi_helpers.patching.resume import FusedEngine
-from mi_helpers.patching.runs import Cell, Edit, Run, checked_tokens
+from mi_helpers.patching.runs import Cell, Run, checked_tokens
 from mi_helpers.patching.sites import SITES
 
 if TYPE_CHECKING:
@@ -49,17 +49,18 @@ class Setup:
         """Another run of the same model."""
         return self.engine.trace(tokens)
 
-    def judge(self, resid: Float[Tensor, "cell batch pos d_model"], name: str) -> Tensor:
-        """A metric, [cell batch], on final residual streams at the positions `reads`."""
-        metric = self.metrics[name]
-        n_pos = self.base.tokens.shape[1]
-        wanted = positions_of(metric, n_pos).start - self.reads.start
+    def judge(
+        self, resid: Float[Tensor, "cell batch pos d_model"], metric: Metric
+    ) -> Float[Tensor, "cell batch"]:
+        """A metric on final residual streams at the positions `reads`."""
         if isinstance(metric, LinearMetric):
-            gpt2 = self.engine.gpt2 if isinstance(self.engine, FusedEngine) else self.engine.model
-            direction, offset = metric.direction(gpt2.W_U, gpt2.b_U)
+            direction, offset = metric.direction(*self.engine.unembedding())
             normed = self.engine.final_normed(resid[:, :, -1])
             return torch.einsum("cbd,bd->cb", normed, direction) + offset
-        return torch.stack([evaluate(metric, self.engine.logits(one[:, wanted:])) for one in resid])
+        n_pos = self.base.tokens.shape[1]
+        rows = resid[:, :, positions_of(metric, n_pos).start - self.reads.start :]
+        logits = (self.engine.logits(part) for part in rows.split(_at_once(rows)))
+        return torch.stack([evaluate(metric, one) for part in logits for one in part])
 
     @property
     def reads(self) -> slice:
@@ -75,12 +76,17 @@ class Setup:
         values = {name: torch.full((len(cells), batch), torch.nan) for name in self.metrics}
         with torch.no_grad(), tqdm(total=len(cells), desc=label, disable=not progress) as bar:
             for chunk, resid in self.engine.run_cells(self.base, cells, self.reads, memory):
-                for name in self.metrics:
-                    values[name][chunk] = self.judge(resid, name).cpu()
+                for name, metric in self.metrics.items():
+                    values[name][chunk] = self.judge(resid, metric).cpu()
                 bar.update(len(chunk))
         if any(torch.isnan(value).any() for value in values.values()):
             raise RuntimeError("a cell was never run, or its metric is not a number")
         return values
+
+
+def _at_once(rows: Float[Tensor, "cell batch pos d_model"]) -> int:
+    """How many cells to unembed together: enough to keep the product busy, not the memory."""
+    return max(1, 256 // (rows.shape[1] * max(1, rows.shape[2])))
 
 
 def prepare(
@@ -107,7 +113,7 @@ def prepare(
         values = {}
         for name, one in metrics.items():
             values[name] = evaluate(one, logits).cpu()
-            ours = setup.judge(base.final[None, :, setup.reads], name)[0].cpu()
+            ours = setup.judge(base.final[None, :, setup.reads], one)[0].cpu()
             if not torch.allclose(ours, values[name], rtol=1e-5, atol=10 * tolerance):
                 raise ValueError(
                     f"metric {name!r} gives {values[name].tolist()} on all logits but "
@@ -149,23 +155,3 @@ def _engine(model: TransformerBridge, tokens: Tensor, final: Tensor) -> tuple[En
 def _relative_error(got: Tensor, want: Tensor) -> float:
     """The largest error of a position's vector, as a fraction of the vector's length."""
     return float(((got - want).norm(dim=-1) / want.norm(dim=-1).clamp_min(1e-6)).max())
-
-
-def assert_self_patch(setup: Setup, cells: Sequence[Cell], memory: int) -> None:
-    """Patching a run with itself must change nothing; RuntimeError when it does.
-
-    The first and the last cell go the whole way through the engine with their values replaced by
-    the base run's own activations; nothing is skipped for being unchanged.
-    """
-    own = [
-        tuple(_own_value(setup.base, edit) for edit in cell)
-        for cell in {id(cell): cell for cell in (cells[0], cells[-1])}.values()
-    ]
-    for name, values in setup.run_cells(own, memory=memory).items():
-        worst = float((values - setup.values[name]).abs().max())
-        if worst > setup.tolerance:
-            raise RuntimeError(f"patching a run with itself moved {name!r} by {worst:.2g}")
-
-
-def _own_value(base: Run, edit: Edit) -> Edit:
-    return replace(edit, value=base.get(edit.site, edit.layer), forced=True)

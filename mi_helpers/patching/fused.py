@@ -7,7 +7,7 @@ times it pays to leave the hooks out and to fuse what can be fused. The weights 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +27,7 @@ class FusedGPT2:
     def __init__(self, model: TransformerBridge) -> None:
         cfg = model.cfg
         self.n_layers, self.n_heads = cfg.n_layers, cfg.n_heads
-        self.d_model, self.d_head, self.d_mlp = cfg.d_model, cfg.d_head, cfg.d_mlp
+        self.d_model, self.d_head, self.d_mlp = cfg.d_model, cfg.d_head, int(cfg.d_mlp or 0)
         self.W_E, self.W_pos, self.W_U, self.b_U = model.W_E, model.W_pos, model.W_U, model.b_U
         self.W_O = [block.attn.W_O.detach() for block in model.blocks]
         self.W_QKV = [(b.attn.W_Q, b.attn.W_K, b.attn.W_V) for b in model.blocks]
@@ -151,13 +151,13 @@ def _pattern(q: Tensor, k: Tensor) -> Float[Tensor, "batch dest head src"]:
     return scores.masked_fill(future[:, None], -torch.inf).softmax(dim=-1)
 
 
-def _norm(ln) -> tuple[Tensor | None, Tensor | None]:  # type: ignore[no-untyped-def]
+def _norm(ln: Any) -> tuple[Tensor | None, Tensor | None]:
     """Weight and bias of a LayerNorm, or None where folding has made them 1 and 0."""
     weight, bias = ln.weight.detach(), ln.bias.detach()
     return (None if (weight == 1).all() else weight), (None if (bias == 0).all() else bias)
 
 
-def _qkv_linear(attn) -> FixedLinear:  # type: ignore[no-untyped-def]
+def _qkv_linear(attn: Any) -> FixedLinear:
     """One product for queries, keys and values of all heads."""
     weights = [w.permute(0, 2, 1).flatten(0, 1) for w in (attn.W_Q, attn.W_K, attn.W_V)]
     biases = [b.flatten() for b in (attn.b_Q, attn.b_K, attn.b_V)]

@@ -87,9 +87,10 @@ def gradients(
     with torch.enable_grad(), model.hooks(fwd_hooks=fwd_hooks):
         logits = model(tokens)
         values = evaluate(metric, logits[:, positions_of(metric, tokens.shape[1])])
+        total = values.sum()
     if not values.requires_grad:
         raise ValueError("the metric has no gradient: it counts, compares or detaches")
-    grads = torch.autograd.grad(values.sum(), [caught[name] for name in hooks], allow_unused=True)
+    grads = torch.autograd.grad(total, [caught[name] for name in hooks], allow_unused=True)
     return {
         name: (caught[name].detach(), torch.zeros_like(caught[name]) if grad is None else grad)
         for name, grad in zip(hooks, grads, strict=True)

@@ -48,6 +48,10 @@ class HookedEngine:
         logits = self.model.unembed(self.model.ln_final(flat))
         return logits.view(*resid.shape[:-1], -1)
 
+    def unembedding(self) -> tuple[Tensor, Tensor]:
+        """W_U and b_U."""
+        return self.model.W_U, self.model.b_U
+
     def final_normed(self, resid: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_model"]:
         """The final normalisation."""
         return self.model.ln_final(resid)

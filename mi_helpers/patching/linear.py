@@ -32,7 +32,7 @@ class FixedLinear:
             return F.gelu(y, approximate="tanh") if self.gelu else y
         if self._packed is None:
             self._packed = torch.ops.mkldnn._reorder_linear_weight(self.weight.contiguous(), 512)
-        after = ("gelu", [], "tanh") if self.gelu else ("none", [], "")
+        after: tuple[str, list, str] = ("gelu", [], "tanh") if self.gelu else ("none", [], "")
         flat = x.reshape(-1, x.shape[-1]).contiguous()
         y = torch.ops.mkldnn._linear_pointwise(flat, self._packed, self.bias, *after)
         return y.view(*x.shape[:-1], -1)

@@ -60,28 +60,6 @@ class LogitDiff:
         return (W_U[:, right] - W_U[:, wrong]).T, b_U[right] - b_U[wrong]
 
 
-@dataclass(frozen=True, eq=False)
-class KLDivergence:
-    """KL(reference || run) of the next-token distributions at the last position, in nats; >= 0.
-
-    Attributes:
-        reference: Log-probabilities of the run to stay close to. `KLDivergence.to(logits)` takes
-            them from that run's logits.
-    """
-
-    reference: Float[Tensor, "batch d_vocab"]
-
-    @classmethod
-    def to(cls, logits: Float[Tensor, "batch pos d_vocab"]) -> KLDivergence:
-        """The divergence from the run with these logits."""
-        return cls(logits[:, -1].log_softmax(dim=-1))
-
-    def __call__(self, logits: Float[Tensor, "batch pos d_vocab"]) -> Float[Tensor, "batch"]:
-        """The divergence for each example."""
-        run = logits[:, -1].log_softmax(dim=-1)
-        return (self.reference.exp() * (self.reference - run)).sum(dim=-1)
-
-
 def positions_of(metric: Metric, n_pos: int) -> slice:
     """The stretch of positions whose logits `metric` is given, as a slice to the end."""
     positions = getattr(metric, "positions", (-1,))

@@ -17,12 +17,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mi_helpers.patching.edges import EdgeGraph, Node
-from mi_helpers.patching.engine import MEMORY, Setup, assert_self_patch, prepare
+from mi_helpers.patching.engine import MEMORY, Setup, prepare
 from mi_helpers.patching.fused import FusedGPT2
 from mi_helpers.patching.metric import Metric
 from mi_helpers.patching.resume import FusedEngine
 from mi_helpers.patching.runs import Cell, Edit, Run, checked_pair, checked_tokens, rows_mask
 from mi_helpers.patching.sites import checked_indices
+from mi_helpers.patching.soundness import assert_self_patch
 from mi_helpers.patching.sweep import Sweep
 from mi_helpers.patching.what import OtherRun, Values, What
 
@@ -82,14 +83,17 @@ def path_patch(
     began = time.perf_counter()
     with torch.no_grad():
         values = cache(what.values(setup.base, setup.run))
-        sent = _Sent(setup.engine.gpt2, setup.base, values, rows_mask(n_pos, rows), "mlp" in through)
+        sent = _Sent(
+            setup.engine.gpt2, setup.base, values, rows_mask(n_pos, rows), "mlp" in through
+        )
         if readers[0].kind == "logits":
             patched = _to_logits(setup, sent, graph, names)
         else:
             cells = _to_readers(sent, graph, names, readers)
             assert_self_patch(setup, cells, memory)
-            options = dict(memory=memory, progress=progress, label="path patching")
-            patched = setup.run_cells(cells, **options)["metric"]
+            patched = setup.run_cells(
+                cells, memory=memory, progress=progress, label="path patching"
+            )["metric"]
     index: dict[str, Sequence] = {"sender": names}
     if senders is None:
         index = {"layer": range(graph.n_layers), "head": range(graph.n_heads)}
@@ -158,11 +162,11 @@ def _to_logits(
     setup: Setup, sent: _Sent, graph: EdgeGraph, names: Sequence[str]
 ) -> Float[Tensor, "sender batch"]:
     """The metric with each sender's change added to the last residual stream, and only there."""
-    final = setup.base.final[:, setup.reads]
+    final, metric = setup.base.final[:, setup.reads], setup.metrics["metric"]
     patched = []
     for name in names:
         *_, (_, _, change) = sent.travel(graph.writer(name), setup.reads)
-        patched.append(setup.judge((final + change)[None], "metric")[0].cpu())
+        patched.append(setup.judge((final + change)[None], metric)[0].cpu())
     return torch.stack(patched)
 
 

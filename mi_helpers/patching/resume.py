@@ -33,6 +33,10 @@ class FusedEngine:
         self.n_layers = gpt2.n_layers
         self.trace, self.logits = gpt2.trace, gpt2.logits
 
+    def unembedding(self) -> tuple[Tensor, Tensor]:
+        """W_U and b_U."""
+        return self.gpt2.W_U, self.gpt2.b_U
+
     def final_normed(self, resid: Tensor) -> Tensor:
         """The final LayerNorm."""
         return self.gpt2.final_normed(resid)
@@ -109,7 +113,7 @@ class _Chunk:
         if layer == self.gpt2.n_layers - 1:
             resid, q = self._narrow(resid), self._narrow(q)
             self.rows = slice(max(self.start, self.reads.start), self.rows.stop)
-        if q is not None:
+        if q is not None and k is not None and v is not None:
             z = self._attend(layer, q, k, v)
         resid, z = self._enter(layer, 3, resid_pre=resid, z=z)
         self._edit("z", layer, z)
@@ -118,15 +122,18 @@ class _Chunk:
             self._edit_result(layer, z, attn_out)
         resid, attn_out = self._enter(layer, 5, resid_pre=resid, attn_out=attn_out)
         self._edit("attn_out", layer, attn_out)
-        mid = None if resid is None else resid + attn_out
+        mid = None
+        if resid is not None and attn_out is not None:
+            mid = resid + attn_out
         (mid,) = self._enter(layer, 6, resid_mid=mid)
         self._edit("resid_mid", layer, mid)
         if mid is not None:
             mlp_out = self.gpt2.mlp(layer, mid)
         mid, mlp_out = self._enter(layer, 7, resid_mid=mid, mlp_out=mlp_out)
         self._edit("mlp_out", layer, mlp_out)
-        post = None if mid is None else mid.add_(mlp_out)
-        (post,) = self._enter(layer, 8, resid_post=post)
+        if mid is not None and mlp_out is not None:
+            mid += mlp_out
+        (post,) = self._enter(layer, 8, resid_post=mid)
         return self._edit("resid_post", layer, post)
 
     def _enter(self, layer: int, stage: int, **acts: Tensor | None) -> list[Tensor | None]:

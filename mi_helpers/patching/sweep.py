@@ -1,6 +1,6 @@
 """Patch every cell of a grid, one at a time, and measure each: activation patching.
 
-Sources: Meng et al. 2022 (ROME, section 2) for causal tracing; Wang et al. 2022 (IOI) and Heimersheim
+Sources: Meng et al. 2022 (ROME, section 2) for causal tracing; Wang et al. 2022 (IOI); Heimersheim
 and Nanda 2024, "How to use and interpret activation patching", for conventions.
 """
 
@@ -11,16 +11,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import product
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from mi_helpers.patching.engine import MEMORY, Setup, assert_self_patch, prepare
+from mi_helpers.patching.engine import MEMORY, prepare
 from mi_helpers.patching.metric import Metric
-from mi_helpers.patching.runs import Cell, Edit, checked_pair, rows_mask
+from mi_helpers.patching.runs import Cell, Edit, checked_pair, checked_tokens
 from mi_helpers.patching.sites import Where, site_of
+from mi_helpers.patching.soundness import assert_full_patch, assert_self_patch, checked_gap
 from mi_helpers.patching.what import OtherRun, Values, What
 
 if TYPE_CHECKING:
@@ -68,21 +69,11 @@ class Sweep:
         return self.effect() / checked_gap(self.base, self.target)
 
 
-@overload
-def patch_sweep(
-    model: TransformerBridge, base: Tensor, what: What, metric: Metric, **kwargs: Any
-) -> Sweep: ...
-@overload
-def patch_sweep(
-    model: TransformerBridge, base: Tensor, what: What, metric: Mapping[str, Metric], **kwargs: Any
-) -> dict[str, Sweep]: ...
-
-
 def patch_sweep(
     model: TransformerBridge,
     base: Int[Tensor, "batch pos"],
     what: What,
-    metric: Metric | Mapping[str, Metric],
+    metric: Metric,
     *,
     site: str = "resid_pre",
     over: Sequence[str] = ("layer", "position"),
@@ -90,15 +81,14 @@ def patch_sweep(
     window: int = 1,
     memory: int = MEMORY,
     progress: bool = True,
-) -> Sweep | dict[str, Sweep]:
-    """Patch a site in the run on `base`, once for each cell, and measure every patched run.
+) -> Sweep:
+    """Patch a site in the run on `base`, once for each cell of a grid, and measure each run.
 
     Args:
         model: The bridge, as `mi.load_model` gives it.
         base: The prompts of the run that is patched.
         what: What is put there, e.g. `OtherRun(clean_tokens)`.
-        metric: Logits to one number an example; a mapping measures several at once, and then a
-            mapping of sweeps comes back.
+        metric: Logits to one number an example.
         site: One of `SITES`.
         over: The axes of the grid, of "layer", "position" (the destination for "pattern") and
             "head". Along those left out, a cell patches all at once.
@@ -116,29 +106,26 @@ def patch_sweep(
             apart. RuntimeError: the engine is unsound (a patch never took place, patching a run
             with itself changes it, or patching everything does not restore the other run).
     """
-    over = _checked_axes(site, over, window)
-    base = checked_pair(model, base, what.tokens)[0] if isinstance(what, OtherRun) else base
-    selected = (where or Where()).resolve(model.cfg, site, base.shape[-1])
-    setup = prepare(model, base, metric)
-    with torch.no_grad():
-        values = cache(what.values(setup.base, setup.run))
-        targets = assert_full_patch(setup, values, memory) if isinstance(what, OtherRun) else {}
-    began = time.perf_counter()
-    masks = list(_cell_masks(selected, over, window))
-    with torch.no_grad():
-        cells = [_cell(site, mask, values) for mask in masks]
-        assert_self_patch(setup, cells, memory)
-    results = setup.run_cells(cells, memory=memory, progress=progress, label=f"patching {site}")
-    seconds = time.perf_counter() - began
-    index = {axis: _present(selected, axis) for axis in over}
-    shape = [len(index[axis]) for axis in over]
-    sweeps = {
-        name: Sweep(
-            value.view(*shape, -1), over, index, setup.values[name], targets.get(name), seconds
-        )
-        for name, value in results.items()
-    }
-    return sweeps if isinstance(metric, Mapping) else sweeps["metric"]
+    grid = _Grid(site, _checked_axes(site, over, window), where or Where(), window)
+    return _sweep(model, base, what, {"metric": metric}, grid, memory, progress)["metric"]
+
+
+def patch_sweeps(
+    model: TransformerBridge,
+    base: Int[Tensor, "batch pos"],
+    what: What,
+    metrics: Mapping[str, Metric],
+    *,
+    site: str = "resid_pre",
+    over: Sequence[str] = ("layer", "position"),
+    where: Where | None = None,
+    window: int = 1,
+    memory: int = MEMORY,
+    progress: bool = True,
+) -> dict[str, Sweep]:
+    """`patch_sweep` with several metrics, by name, measured on the same patched runs."""
+    grid = _Grid(site, _checked_axes(site, over, window), where or Where(), window)
+    return _sweep(model, base, what, metrics, grid, memory, progress)
 
 
 def patch_block_sweeps(
@@ -156,37 +143,47 @@ def patch_block_sweeps(
     return {site: patch_sweep(model, base, what, metric, site=site, **options) for site in sites}
 
 
-def assert_full_patch(setup: Setup, values: Values, memory: int) -> dict[str, Tensor]:
-    """Patch every position before the first block: it must restore the other run.
+@dataclass(frozen=True)
+class _Grid:
+    """Which cells there are: `patch_sweep` explains the fields."""
 
-    Returns:
-        Each metric on the other run, [batch].
-
-    Raises:
-        ValueError: the metric does not tell the runs apart, so that recovery is undefined.
-        RuntimeError: the other run is not restored.
-    """
-    n_pos = setup.base.tokens.shape[1]
-    last = values("resid_post", setup.engine.n_layers - 1)[None, :, setup.reads]
-    targets = {name: setup.judge(last, name)[0].cpu() for name in setup.metrics}
-    everything = (Edit("resid_pre", 0, rows_mask(n_pos), values("resid_pre", 0)),)
-    for name, full in setup.run_cells([everything], memory=memory).items():
-        checked_gap(setup.values[name], targets[name])
-        worst = float((full[0] - targets[name]).abs().max())
-        if worst > 10 * setup.tolerance:
-            raise RuntimeError(f"patching everything left {name!r} {worst:.2g} off the other run")
-    return targets
+    site: str
+    over: tuple[str, ...]
+    where: Where
+    window: int
 
 
-def checked_gap(base: Float[Tensor, "batch"], target: Float[Tensor, "batch"]) -> Tensor:
-    """Mean of target - base; ValueError when it is zero, because recovery divides by it."""
-    gap = (target - base).mean()
-    if float(gap.abs()) <= 1e-6 * max(1.0, float(base.abs().max())):
-        raise ValueError(
-            f"the metric is the same on both runs ({float(base.mean()):.4g} on average), so "
-            "recovery is undefined: choose a pair or a metric that tells them apart"
+def _sweep(
+    model: TransformerBridge,
+    base: Tensor,
+    what: What,
+    metrics: Mapping[str, Metric],
+    grid: _Grid,
+    memory: int,
+    progress: bool,
+) -> dict[str, Sweep]:
+    """Check everything, run the cells, and put the numbers on the grid."""
+    base = checked_pair(model, base, what.tokens)[0] if isinstance(what, OtherRun) else base
+    base = checked_tokens(model, base)
+    selected = grid.where.resolve(model.cfg, grid.site, base.shape[1])
+    setup = prepare(model, base, metrics)
+    with torch.no_grad():
+        values = cache(what.values(setup.base, setup.run))
+        targets = assert_full_patch(setup, values, memory) if isinstance(what, OtherRun) else {}
+        cells = [_cell(grid.site, mask, values) for mask in _cell_masks(selected, grid)]
+        assert_self_patch(setup, cells, memory)
+    began = time.perf_counter()
+    label = f"patching {grid.site}"
+    results = setup.run_cells(cells, memory=memory, progress=progress, label=label)
+    seconds = time.perf_counter() - began
+    index = {axis: _present(selected, axis) for axis in grid.over}
+    shape = [len(places) for places in index.values()]
+    return {
+        name: Sweep(
+            value.view(*shape, -1), grid.over, index, setup.values[name], targets.get(name), seconds
         )
-    return gap
+        for name, value in results.items()
+    }
 
 
 def _checked_axes(site: str, over: Sequence[str], window: int) -> tuple[str, ...]:
@@ -212,16 +209,16 @@ def _present(selected: Bool[Tensor, "layer pos head"], axis: str) -> list[int]:
 
 
 def _cell_masks(
-    selected: Bool[Tensor, "layer pos head"], over: Sequence[str], window: int
+    selected: Bool[Tensor, "layer pos head"], grid: _Grid
 ) -> Iterator[Bool[Tensor, "layer pos head"]]:
     """What each cell of the grid patches, in the order of the grid."""
-    for place in product(*(_present(selected, axis) for axis in over)):
-        mask = torch.zeros_like(selected)
+    for place in product(*(_present(selected, axis) for axis in grid.over)):
         block: list[slice] = [slice(None)] * 3
-        for axis, i in zip(over, place, strict=True):
-            low = max(0, i - (window - 1) // 2) if axis == "layer" else i
-            high = i + window // 2 + 1 if axis == "layer" else i + 1
-            block[_AXES[axis]] = slice(low, high)
+        for axis, i in zip(grid.over, place, strict=True):
+            before = (grid.window - 1) // 2 if axis == "layer" else 0
+            after = grid.window // 2 if axis == "layer" else 0
+            block[_AXES[axis]] = slice(max(0, i - before), i + after + 1)
+        mask = torch.zeros_like(selected)
         mask[tuple(block)] = selected[tuple(block)]
         yield mask
 

@@ -124,9 +124,7 @@ class Noise:
         return noised
 
 
-def _same_shape(
-    base: Run, tokens: Tensor, name: str, *, rows: bool, cols: bool = True
-) -> None:
+def _same_shape(base: Run, tokens: Tensor, name: str, *, rows: bool, cols: bool = True) -> None:
     """ValueError unless prompts can stand in for the base run's, position by position."""
     tokens = torch.as_tensor(tokens)
     if tokens.ndim != 2 or len(tokens) == 0:

@@ -16,13 +16,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mi_helpers.patching.engine import prepare
+from mi_helpers.patching.engine import MEMORY, prepare
 from mi_helpers.patching.gradients import At, Path, mean_gradients
 from mi_helpers.patching.metric import Metric
 from mi_helpers.patching.runs import checked_pair
 from mi_helpers.patching.sites import site_of
-from mi_helpers.patching.sweep import assert_full_patch
-from mi_helpers.patching.engine import MEMORY
+from mi_helpers.patching.soundness import assert_full_patch
 from mi_helpers.patching.what import OtherRun
 
 if TYPE_CHECKING:
@@ -53,7 +52,9 @@ class Attribution:
         names = ["layer", "position", "head"][: self.values.ndim - 1]
         for axis in axes:
             if axis not in names:
-                raise ValueError(f"site {self.site!r} has the axes {', '.join(names)}; got {axis!r}")
+                raise ValueError(
+                    f"site {self.site!r} has the axes {', '.join(names)}; got {axis!r}"
+                )
         kept = "".join("lph"[names.index(axis)] for axis in axes)
         return torch.einsum(f"{'lph'[: len(names)]}b->{kept}", self.values) / len(self.base)
 

@@ -16,10 +16,11 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from mi_helpers.patching.engine import MEMORY, assert_self_patch, prepare
+from mi_helpers.patching.engine import MEMORY, prepare
 from mi_helpers.patching.metric import Metric
 from mi_helpers.patching.runs import Cell, Edit, checked_tokens
 from mi_helpers.patching.sites import Where, components
+from mi_helpers.patching.soundness import assert_self_patch
 from mi_helpers.patching.sweep import Sweep
 from mi_helpers.patching.what import Values, What
 
@@ -82,8 +83,10 @@ def ablate(
 
 def _resolved(model: TransformerBridge, parts: Parts, n_pos: int) -> dict[str, Tensor]:
     """The parts as masks [layer pos head] by site."""
-    named = not isinstance(parts, Mapping) or not all(isinstance(w, Where) for w in parts.values())
-    where = components(model.cfg, parts, n_pos) if named else parts
+    if isinstance(parts, Mapping) and all(isinstance(one, Where) for one in parts.values()):
+        where = dict(parts)
+    else:
+        where = components(model.cfg, parts, n_pos)
     return {site: one.resolve(model.cfg, site, n_pos) for site, one in where.items()}
 
 
