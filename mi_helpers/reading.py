@@ -20,7 +20,7 @@ except ModuleNotFoundError:  # Python 3.10
     import tomli as tomllib
 
 _CITATION = re.compile(r"\[(@[^\]\s@]+(?:; ?@[^\]\s@]+)*)\]")
-# The rows hide as one types; where no script runs, the whole table stays in view.
+# The rows hide as one types; where no script runs, all of them stay.
 _SEARCH = (
     "const words=this.value.toLowerCase().split(/\\s+/);"
     "for(const row of this.parentNode.querySelectorAll('tbody tr'))"
@@ -240,4 +240,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> HTML:
         f'style="margin:4px 0 8px;padding:4px 8px;width:18em" oninput="{escape(_SEARCH)}">'
     )
     table = f"<thead><tr>{titles}</tr></thead><tbody>{body}</tbody>"
-    return HTML(f'<div>{box}<table style="border-collapse:collapse">{table}</table></div>')
+    return HTML(
+        f'<div>{box}<div style="max-height:36em;overflow-y:auto">'
+        f'<table style="border-collapse:collapse">{table}</table></div></div>'
+    )

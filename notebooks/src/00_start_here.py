@@ -85,21 +85,23 @@ claim("start.prediction", probabilities[right], control=probabilities[wrong])
 # %%
 def predict(prompt, or_your_own=""):
     """The ten likeliest tokens after a prompt, as a figure."""
-    tokens = model.to_tokens(or_your_own.rstrip() or prompt)[:, : model.cfg.n_ctx]
-    top = model(tokens)[0, -1].softmax(-1).topk(10)
+    text = or_your_own.rstrip() or prompt
+    top = model(model.to_tokens(text)[:, : model.cfg.n_ctx])[0, -1].softmax(-1).topk(10)
     words = [model.tokenizer.decode([token]) for token in top.indices.tolist()]
-    title = f"… {''.join(model.to_str_tokens(tokens[0])[-5:])} → {words[0].strip()}"
-    return mi.figures.bars(top.values, words, title=title, xlabel="probability", horizontal=True)
+    title = f"The likeliest next token is {words[0].strip()!r}"
+    look = {"xlabel": "probability", "horizontal": True}
+    return mi.figures.bars(top.values, words, title=title, subtitle=f"{text} …", **look)
 
 
 # %%
-examples = [
-    "When Mary and John went to the store, John gave a drink to",
-    "When Mary and John went to the store, Mary gave a drink to",
-    "The capital of France is",
-    "The keys to the cabinet",
-    "The movie was wonderful. I",
-]
+examples = {
+    "John gives": "When Mary and John went to the store, John gave a drink to",
+    "Mary gives": "When Mary and John went to the store, Mary gave a drink to",
+    "a capital": "The capital of France is",
+    "more than one key": "The keys to the cabinet",
+    "a verdict": "We paid a lot for the wine. I praised it. In a word, it was",
+    "years": "The war lasted from the year 1732 to the year 17",
+}
 mi.figures.explore(predict, prompt=examples, or_your_own="")
 
 # %% [markdown] tags=["task"] minutes=5 difficulty=1
@@ -241,9 +243,10 @@ trained, random = (
 )
 mi.figures.bars(
     {"trained": trained, "untrained": random},
-    [f"{label['S']} gave to {label['IO']}" for label in eight.labels],
+    [f"{label['S']} → {label['IO']}" for label in eight.labels],
     title="Training taught the model who receives",
-    ylabel="logit difference, right − wrong name",
+    xlabel="who gives → who receives",
+    ylabel="logit difference, right − wrong",
     subtitle=mi.model_id(model),
 )
 
@@ -253,8 +256,9 @@ claim("start.logit_diff", trained.mean(), control=random.mean())
 # %% [markdown]
 # Read the line above from left to right:
 #
-# - **the colour**. Green: value and control are in their expected ranges. Red: one of them is not.
-#   Grey: nobody has stated an expectation for this model, so the claim only reports;
+# - **the verdict**. Green, *holds*: value and control are in their expected ranges. Red, *FAILS*:
+#   one of them is not. Grey, *no expectation*: nobody has stated one for this model, so the claim
+#   only reports;
 # - **the statement**, in words, and the unit of its number;
 # - **the value**, and the range expected of *this* model;
 # - **the control**: the same measurement where the effect should be absent, here an untrained
@@ -371,7 +375,11 @@ claim("start.outside_world", surprise, control=familiar)
 # %%
 cfg = model.cfg
 source = mi.models.model_source(model)
-facts = {"parameters": source.n_params, "layers": cfg.n_layers, "heads a layer": cfg.n_heads}
+facts = {
+    "million parameters": source.n_params / 1e6,
+    "layers": cfg.n_layers,
+    "heads a layer": cfg.n_heads,
+}
 facts |= {"d_model": cfg.d_model, "d_head": cfg.d_head, "d_mlp": cfg.d_mlp}
 facts |= {"tokens in the vocabulary": cfg.d_vocab, "tokens of context": cfg.n_ctx}
 mi.figures.table(
