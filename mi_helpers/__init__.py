@@ -20,8 +20,6 @@ if TYPE_CHECKING:
         patching,
         prompts,
         reading,
-        sae,
-        steering,
     )
     from mi_helpers.claims import Claims
     from mi_helpers.exercises import check
@@ -44,8 +42,6 @@ __all__ = [
     "patching",
     "prompts",
     "reading",
-    "sae",
-    "steering",
     "untrained",
 ]
 

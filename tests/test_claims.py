@@ -356,9 +356,9 @@ def outside(allowed: Range) -> list[float]:
     return [number for number in near if math.isfinite(number) and number not in allowed]
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_committed_claims_are_well_formed_and_can_fail_on_pocket(path: Path) -> None:
-    claims = load_claims(path)
+@pytest.mark.xfail(strict=True, reason="pocket's weights are a preview that claims cannot rest on")
+def test_every_committed_claim_can_fail_on_pocket() -> None:
+    claims = {claim: d for path in FILES for claim, d in load_claims(path).items()}
     assert [claim for claim, declared in claims.items() if "pocket" not in declared.expected] == []
 
 
