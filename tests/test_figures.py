@@ -70,6 +70,7 @@ def test_every_figure_is_titled_in_the_suites_style_and_drawn_alike_twice(draw) 
     assert fig.layout.template.layout.paper_bgcolor == style.CARD
     assert fig.layout.height > fig.layout.margin.t + 100
     assert (fig.layout.width is None) == fig.layout.autosize
+    assert "sendChartToCloud" in fig.layout.template.layout.modebar.remove
     assert draw().to_json() == fig.to_json()
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 PLOTLY = "application/vnd.plotly.v1+json"
 WIDGET = "application/vnd.jupyter.widget-view+json"
+CONFIG = {"displaylogo": False, "responsive": True}
 _JUPYTER = {"plotly_mimetype", "jupyterlab", "nteract", "notebook", "notebook_connected"}
 
 
@@ -26,6 +27,7 @@ def use_renderer(name: str | None = None) -> str:
             name = "plotly_mimetype"
     if name and (unknown := [part for part in name.split("+") if part not in pio.renderers]):
         raise ValueError(f"plotly has no renderer {unknown}; it has {sorted(pio.renderers)}")
+    pio.renderers["plotly_mimetype"].config.update(CONFIG)
     if name != pio.renderers.default:
         pio.renderers.default = name
     return name
@@ -52,7 +54,7 @@ def make_static(notebook: Any) -> Any:
             height = f"{figure['layout'].get('height', 450)}px"
             data["text/html"] = pio.to_html(
                 figure, full_html=False, include_plotlyjs=first, include_mathjax=False,
-                validate=False, config={"responsive": True}, default_height=height,
+                validate=False, config=CONFIG, default_height=height,
             )  # fmt: skip
             first = False
     return notebook

@@ -40,6 +40,7 @@ SEQUENTIAL = (
     (1.0, "#083573"),
 )
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+NO_BUTTONS = ["sendChartToCloud", "lasso2d", "select2d", "autoScale2d"]  # the first uploads
 FULL_WIDTH = 760  # pixels: the width that titles and labels are laid out for
 MAX_TICKS = 40
 _SHOWN = {"\n": "\u21b5", "\r": "\u240d", "\t": "\u21e5", "\u200b": "\u2423", "\xa0": "\u237d"}
@@ -177,7 +178,7 @@ def template() -> go.layout.Template:
             colorway=list(PALETTE), xaxis=axis, yaxis=axis, coloraxis=dict(colorbar=bar),
             title=heading, legend=dict(bgcolor="rgba(255,255,255,0.8)", font=dict(size=12)),
             hoverlabel=dict(font=dict(family=FONT, size=12), align="left"),
-            margin=dict(l=64, r=24, b=44),
+            margin=dict(l=64, r=24, b=44), modebar=dict(remove=NO_BUTTONS),
         )
     )  # fmt: skip
 

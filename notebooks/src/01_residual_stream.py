@@ -712,8 +712,8 @@ rotation = mi.lens.random_rotation(d_model)
 turned = mi.lens.virtual_weights(model, "mlp", "mlp", rotation=rotation)
 
 # %% [markdown]
-# White is chance. Blue: the reader listens to what this writer writes. Red: it avoids it. Look
-# along the diagonal (neighbours) and along the last column.
+# White is chance, ∅ a reader that comes too early. Blue: the reader listens to this writer. Red: it
+# avoids it. Look along the diagonal (neighbours) and along the last column.
 
 # %%
 times_chance = virtual.ratio / by_chance
@@ -754,6 +754,10 @@ mi.figures.bars(
     ylabel="times chance",
     subtitle=mi.model_id(model),
 )
+
+# %%
+key = kinds.index("head→k")
+claim("virtual.head_to_key", wires["as trained"][key], control=wires["stream rotated"][key])
 
 # %% [markdown]
 # Read it with care. The baseline assumes that both matrices use all directions of the stream alike.

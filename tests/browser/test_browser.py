@@ -62,6 +62,7 @@ class Reader:
 
     window: Window
     outputs: str = ".jp-Notebook .jp-CodeCell >> nth={} >> .jp-Cell-outputArea"
+    plot: str = ".jp-RenderedPlotly:visible"
 
     def output(self, name: str) -> Any:
         """The output area of a cell of CELLS."""
@@ -69,7 +70,7 @@ class Reader:
 
     def plots(self, name: str) -> Any:
         """The plotly figures to be seen in a cell's output."""
-        return self.output(name).locator(".js-plotly-plot:visible")
+        return self.output(name).locator(self.plot)
 
     def views(self, name: str) -> Any:
         """The attention views to be seen in a cell's output."""
@@ -80,7 +81,7 @@ class Reader:
         from playwright.sync_api import expect
 
         expect(thing).to_be_visible()
-        thing.locator("svg, canvas").first.wait_for()
+        thing.locator("svg:visible, canvas:visible, img:visible").first.wait_for()
         self.window.settle(1000)
         thing.scroll_into_view_if_needed()
         box = thing.bounding_box()
@@ -162,7 +163,9 @@ def test_after_a_reload_with_the_kernel_alive(lab: Lab, reader: Reader) -> None:
     reader.window.open_notebook(lab, "seen.ipynb")
     for name in ("attention", "again", "explored attention"):
         reader.assert_painted(reader.views(name))
-    reader.assert_painted(reader.plots("plotly"))
+    reader.assert_painted(reader.plots("plotly"))  # a picture, until the mouse enters it
+    reader.plots("plotly").hover()
+    expect(reader.plots("plotly").locator(".gtitle")).to_have_text("A diagonal")
     cell = reader.output("explore")
     cell.locator("select").select_option("9")
     expect(reader.plots("explore").locator(".gtitle")).to_have_text("Layer 9")
@@ -198,6 +201,7 @@ def test_exported_html(lab: Lab, reader: Reader, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     page.write_text(to_html(copy.deepcopy(executed)), encoding="utf-8")
     reader.outputs = ".jp-CodeCell >> nth={} >> .jp-Cell-outputWrapper"
+    reader.plot = ".js-plotly-plot:visible"
     reader.window.page.goto(page.as_uri())
     for name in ("plotly", "explore"):
         reader.assert_painted(reader.plots(name))

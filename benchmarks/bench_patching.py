@@ -1,0 +1,194 @@
+#!/usr/bin/env python3
+"""Patching sweeps beside transformer_lens.patching: the same numbers, in how much less time.
+
+    python benchmarks/bench_patching.py            one JSON document; minutes at GPT-2 small's size
+    python benchmarks/bench_patching.py pocket     only the embedded model
+    MI_BENCH_THREADS=2 python benchmarks/bench_patching.py
+
+Eight prompts of 15 tokens. "from_s2": the two runs differ from position 10 on, as IOI prompts with
+swapped names do; "everywhere": from position 1 on, all that follows BOS. The library's time for the
+head x position sweep is that of a sample of its cells, scaled (each costs one whole forward pass).
+`ratio` is the library's wall time over ours, checks and base runs included; `cpu_ratio` the same of
+processor time, which a busy machine disturbs less. `of_peak` is our rate of floating-point
+operations in matrix products over the best that a large product reaches in the same run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+
+import pandas as pd
+import torch
+from checkpoints import save_tiny
+from transformer_lens import patching as library
+from transformers import GPT2Config, GPT2LMHeadModel
+
+import mi_helpers as mi
+from mi_helpers.patching import LogitDiff, OtherRun, patch_sweep
+from mi_helpers.patching.fused import FusedGPT2
+from mi_helpers.patching.linear import FixedLinear
+
+BATCH, N_POS, SAMPLE = 8, 15, 96
+PAIRS = {"from_s2": 10, "everywhere": 1}
+SWEEPS = {
+    "residual stream": ("resid_pre", ("layer", "position"), "resid_pre", ("layer", "pos")),
+    "heads": ("z", ("layer", "head"), "z", ("layer", "head_index")),
+    "heads x position": ("z", ("layer", "position", "head"), "z", ("layer", "pos", "head_index")),
+}
+SETTERS = {
+    ("layer", "pos"): library.layer_pos_patch_setter,
+    ("layer", "head_index"): library.layer_head_vector_patch_setter,
+    ("layer", "pos", "head_index"): library.layer_pos_head_vector_patch_setter,
+}
+
+
+def gpt2_shaped() -> Any:
+    """A random model of GPT-2 small's shape; only speed and exactness are measured on it."""
+    with tempfile.TemporaryDirectory() as folder:
+        save_tiny(Path(folder))
+        torch.manual_seed(0)
+        GPT2LMHeadModel(GPT2Config()).save_pretrained(folder)
+        return mi.load_model(folder, device="cpu")
+
+
+def clocked(run: Callable[[], Any]) -> tuple[Any, float, float]:
+    """What a call gives, its wall time and its processor time, in seconds."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    result = run()
+    return result, time.perf_counter() - wall, time.process_time() - cpu
+
+
+@contextmanager
+def counting() -> Iterator[dict[str, float]]:
+    """Count the floating-point operations of our matrix products."""
+    count = {"flop": 0.0}
+    linear, attend = FixedLinear.__call__, FusedGPT2.attend
+
+    def counted_linear(self: FixedLinear, x: torch.Tensor) -> torch.Tensor:
+        count["flop"] += 2.0 * x.numel() * self.weight.shape[0]
+        return linear(self, x)
+
+    def counted_attend(
+        self: FusedGPT2, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
+    ) -> torch.Tensor:
+        count["flop"] += 4.0 * q.numel() * k.shape[-3]
+        return attend(self, q, k, v)
+
+    FixedLinear.__call__, FusedGPT2.attend = counted_linear, counted_attend  # type: ignore
+    try:
+        yield count
+    finally:
+        FixedLinear.__call__, FusedGPT2.attend = linear, attend  # type: ignore
+
+
+def matmul_peak() -> float:
+    """The best rate of a large matrix product here, in floating-point operations a second."""
+    rate = 0.0
+    weight = FixedLinear(torch.randn(3072, 768), None)
+    with torch.no_grad():
+        for rows in (512, 2048):
+            x = torch.randn(rows, 768)
+            weight(x)
+            seconds = min(clocked(lambda x=x: weight(x))[1] for _ in range(8))
+            rate = max(rate, 2.0 * x.numel() * 3072 / seconds)
+    return rate
+
+
+def by_library(
+    model: Any, base: torch.Tensor, source: torch.Tensor, metric: LogitDiff, sweep: str
+) -> tuple[list[tuple[int, ...]], torch.Tensor, int]:
+    """The cells that were run, the mean metric of each, and how many there are in all."""
+    _, _, name, axes = SWEEPS[sweep]
+    sizes = {"layer": model.cfg.n_layers, "pos": N_POS, "head_index": model.cfg.n_heads}
+    cells = list(product(*(range(sizes[axis]) for axis in axes)))
+    n_cells = len(cells)
+    if n_cells > 2 * SAMPLE and len(axes) == 3:
+        picks = torch.randperm(n_cells, generator=torch.Generator().manual_seed(0))[:SAMPLE]
+        cells = [cells[int(i)] for i in picks]
+    with torch.no_grad():
+        _, cache = model.run_with_cache(source)
+        values = library.generic_activation_patch(
+            model,
+            base,
+            cache,
+            lambda logits: metric(logits).mean(),
+            SETTERS[axes],
+            name,
+            index_df=pd.DataFrame(cells, columns=list(axes)),
+        )
+    return cells, values, n_cells
+
+
+def measure(model: Any, sweep: str, first: int, peak: float) -> dict[str, Any]:
+    """One sweep by both, in turn: ours, the library's, ours."""
+    generator = torch.Generator().manual_seed(1)
+    size = (BATCH, N_POS)
+    base = torch.randint(0, model.cfg.d_vocab, size, generator=generator)
+    source = torch.randint(0, model.cfg.d_vocab, size, generator=generator)
+    source[:, :first] = base[:, :first]
+    answers = torch.randint(0, model.cfg.d_vocab - 1, (BATCH, 1), generator=generator)
+    metric = LogitDiff(torch.cat([answers, answers + 1], dim=1))
+    site, over, _, _ = SWEEPS[sweep]
+
+    def ours() -> Any:
+        return patch_sweep(
+            model, base, OtherRun(source), metric, site=site, over=over, progress=False
+        )
+
+    before = clocked(ours)
+    (cells, values, n_cells), wall, cpu = clocked(
+        lambda: by_library(model, base, source, metric, sweep)
+    )
+    with counting() as count:
+        after = clocked(ours)
+    result, our_wall, our_cpu = min(before, after, key=lambda run: run[1])
+    mine = torch.stack([result.mean()[cell] for cell in cells])
+    scale = n_cells / len(cells)
+    return {
+        "cells": n_cells,
+        "library_cells_timed": len(cells),
+        "ours_s": round(our_wall, 2),
+        "library_s": round(wall * scale, 1),
+        "ratio": round(wall * scale / our_wall, 1),
+        "cpu_ratio": round(cpu * scale / min(before[2], after[2]), 1),
+        "of_peak": round(count["flop"] / our_wall / peak, 2),
+        "max_difference": float((mine - values).abs().max()),
+        "spread": float(values.std()),
+    }
+
+
+def report(names: list[str]) -> str:
+    """Every sweep on every model, as JSON."""
+    threads = int(os.environ.get("MI_BENCH_THREADS", "1"))
+    torch.set_num_threads(threads)
+    results: dict[str, Any] = {"benchmark": "patching", "threads": threads, "batch": BATCH}
+    with open(os.devnull, "w") as null, redirect_stdout(null), redirect_stderr(null):
+        peak = matmul_peak()
+        results["peak_gflops"] = round(peak / 1e9)
+        for name in names:
+            try:
+                model = gpt2_shaped() if name == "gpt2-shaped" else mi.load_model(name)
+            except FileNotFoundError as error:
+                results[name] = str(error)
+                continue
+            results[name] = {
+                f"{sweep}, {pair}": measure(model, sweep, first, peak)
+                for sweep in SWEEPS
+                for pair, first in PAIRS.items()
+            }
+    return json.dumps(results, indent=1)
+
+
+if __name__ == "__main__":
+    print(report(sys.argv[1:] or ["pocket", "gpt2-shaped"]))
