@@ -15,7 +15,7 @@ ROOT_FLAG := $(if $(filter 0,$(shell id -u 2>/dev/null)),--allow-root)
 STRICT := OMP_NUM_THREADS=1 MI_STRICT=1 MI_MODEL=$(MODEL) HF_HUB_OFFLINE=1
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test run env lint unit test-notebooks test-browser notebooks readme bench \
+.PHONY: help lab test run env lint unit test-notebooks test-twice test-browser notebooks readme bench \
 	pocket lock clean
 
 help: ## list these targets
@@ -48,9 +48,11 @@ lint: env ## check style, types, stripped outputs and generated files
 unit: env ## run the unit tests
 	$(STRICT) $(BIN)/pytest -n $(JOBS) --ignore=tests/browser -m "not notebooks"
 
-test-notebooks: env ## run every notebook, full and learner's, with strict claims; then cells twice
+test-notebooks: env ## run every notebook, full and learner's, with strict claims
 	$(STRICT) MI_CLAIMS_DIR="$(CURDIR)/build/claims" $(BIN)/pytest --nbmake --nbmake-timeout=600 \
 		-n $(JOBS) --durations=0 $(NOTEBOOKS) $(EXERCISES)
+
+test-twice: env ## run every notebook's cells twice in a row (after make test-notebooks)
 	$(STRICT) MI_CLAIMS_DIR="$(CURDIR)/build/claims" $(BIN)/pytest -m notebooks -n $(JOBS) \
 		tests/test_notebook_sources.py
 
