@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -22,7 +22,7 @@ from mi_helpers.patching.sites import SITES
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
-MEMORY = 512 * 2**20
+MEMORY = 128 * 2**20
 """Working memory of a sweep, in bytes, unless told otherwise."""
 
 Engine = FusedEngine | HookedEngine
@@ -39,6 +39,7 @@ class Setup:
         tolerance: What rounding can change in a metric: 1e-5 of the largest logit, at least 1e-5.
     """
 
+    model: TransformerBridge
     engine: Engine
     base: Run
     metrics: Mapping[str, Metric]
@@ -47,7 +48,7 @@ class Setup:
 
     def run(self, tokens: Int[Tensor, "batch pos"]) -> Run:
         """Another run of the same model."""
-        return self.engine.trace(tokens)
+        return self.engine.trace(checked_tokens(self.model, tokens, "the other prompts"))
 
     def judge(
         self, resid: Float[Tensor, "cell batch pos d_model"], metric: Metric
@@ -109,7 +110,7 @@ def prepare(
         logits, final = _logits_and_final(model, tokens)
         engine, base = _engine(model, tokens, final)
         tolerance = 1e-5 * max(1.0, float(logits.abs().max()))
-        setup = Setup(engine, base, metrics, {}, tolerance)
+        setup = Setup(model, engine, base, metrics, {}, tolerance)
         values = {}
         for name, one in metrics.items():
             values[name] = evaluate(one, logits).cpu()
@@ -121,7 +122,7 @@ def prepare(
                     "attribute `positions` (None means all)"
                 )
             values[name] = ours
-    return Setup(engine, base, metrics, values, tolerance)
+    return replace(setup, values=values)
 
 
 def _logits_and_final(model: TransformerBridge, tokens: Tensor) -> tuple[Tensor, Tensor]:

@@ -129,7 +129,7 @@ class FusedGPT2:
         return F.layer_norm(x, (self.d_model,), norm[0], norm[1], self._eps)
 
     def trace(self, tokens: Int[Tensor, "batch pos"]) -> Run:
-        """One forward pass that keeps every site."""
+        """One forward pass; every site can be asked for afterwards."""
         acts: dict[tuple[str, int], Tensor] = {}
         resid = self.embed(tokens)
         for layer in range(self.n_layers):
@@ -138,11 +138,19 @@ class FusedGPT2:
             attn_out = self.attn_out(layer, z)
             mid = resid + attn_out
             mlp_out = self.mlp(layer, mid)
-            here = dict(q=q, k=k, v=v, pattern=_pattern(q, k), z=z, attn_out=attn_out)
+            here = dict(q=q, k=k, v=v, z=z, attn_out=attn_out)
             here |= dict(resid_pre=resid, resid_mid=mid, mlp_out=mlp_out, resid_post=mid + mlp_out)
             acts |= {(site, layer): value for site, value in here.items()}
             resid = here["resid_post"]
-        return Run(tokens, acts, resid, self.head_result)
+        return Run(tokens, acts, resid, self._derive)
+
+    def _derive(self, run: Run, site: str, layer: int) -> Tensor:
+        """The sites that a trace does not keep, because few ask for them."""
+        if site == "pattern":
+            return _pattern(run.get("q", layer), run.get("k", layer))
+        if site == "result":
+            return self.head_result(layer, run.get("z", layer))
+        raise KeyError(f"this run has no {site} in layer {layer}")
 
 
 def _pattern(q: Tensor, k: Tensor) -> Float[Tensor, "batch dest head src"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -38,7 +39,7 @@ class HookedEngine:
         present = [name for name in hooks if name in self.model.hook_dict]
         _, cache = self.model.run_with_cache(tokens, names_filter=present)
         acts = {hooks[name]: to_site_layout(hooks[name][0], cache[name]) for name in present}
-        run = Run(tokens, acts, acts["resid_post", self.n_layers - 1], self._head_result)
+        run = Run(tokens, acts, acts["resid_post", self.n_layers - 1], self._derive)
         self._resumes = self._blocks_stand_alone(run)
         return run
 
@@ -111,10 +112,12 @@ class HookedEngine:
     def _blocks_stand_alone(self, run: Run) -> bool:
         """Whether each block, called on its input alone, gives what it gave in the whole model."""
         try:
-            outputs = [
-                _block_output(block(run.get("resid_pre", layer).clone()))
-                for layer, block in enumerate(self.model.blocks)
-            ]
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # rotary blocks warn that they got no positions
+                outputs = [
+                    _block_output(block(run.get("resid_pre", layer).clone()))
+                    for layer, block in enumerate(self.model.blocks)
+                ]
         except Exception:  # a block that needs more than its input; what it raises is its own
             return False
         wanted = (run.get("resid_post", layer) for layer in range(self.n_layers))
@@ -123,8 +126,11 @@ class HookedEngine:
             for got, want in zip(outputs, wanted, strict=True)
         )
 
-    def _head_result(self, layer: int, z: Float[Tensor, "... head d_head"]) -> Tensor:
-        return torch.einsum("...hd,hdm->...hm", z, self.model.blocks[layer].attn.W_O)
+    def _derive(self, run: Run, site: str, layer: int) -> Tensor:
+        if site == "result":
+            W_O = self.model.blocks[layer].attn.W_O
+            return torch.einsum("bphd,hdm->bphm", run.get("z", layer), W_O)
+        raise KeyError(f"this model does not compute {site} in layer {layer}")
 
     @contextmanager
     def _result_hooks(self, cells: Sequence[Cell]) -> Iterator[None]:

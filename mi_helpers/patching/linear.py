@@ -24,10 +24,11 @@ class FixedLinear:
     ) -> None:
         self.weight, self.bias, self.gelu = weight.detach(), bias, gelu
         self._packed: Tensor | None = None
+        self._packs = _can_pack(self.weight)
 
     def __call__(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_out"]:
         """Apply to the last axis."""
-        if x.numel() == 0 or not _can_pack(self.weight) or torch.is_grad_enabled():
+        if x.numel() == 0 or not self._packs or torch.is_grad_enabled():
             y = F.linear(x, self.weight, self.bias)
             return F.gelu(y, approximate="tanh") if self.gelu else y
         if self._packed is None:

@@ -163,7 +163,8 @@ class _Chunk:
         z = self.gpt2.attend(q, k, v)
         for index, edit in self._taking_place("pattern", layer):
             patched = torch.einsum("bqhk,bkhd->bqhd", edit.value[:, self.rows], v[index])
-            z[index] = torch.where(edit.mask[self.rows, :, None], patched, z[index])
+            mask = edit.mask[self.rows, :, None].to(z.device)
+            z[index] = torch.where(mask, patched, z[index])
         return z
 
     def _edit(self, site: str, layer: int, act: Tensor | None) -> Tensor | None:

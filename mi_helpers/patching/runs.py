@@ -19,21 +19,20 @@ class Run:
 
     Attributes:
         tokens: The prompts.
-        acts: Activation of each (site, layer), in the layout of the site. "result" is not kept:
-            `get` makes it from z with `head_result(layer, z)`.
+        acts: Activation of each (site, layer), in the layout of the site.
         final: The residual stream after the last block, [batch pos d_model].
+        derive: Makes a site that is not kept from those that are; KeyError when it cannot.
     """
 
     tokens: Int[Tensor, "batch pos"]
     acts: dict[tuple[str, int], Tensor]
     final: Float[Tensor, "batch pos d_model"]
-    head_result: Callable[[int, Tensor], Tensor] = field(repr=False)
+    derive: Callable[[Run, str, int], Tensor] = field(repr=False)
 
     def get(self, site: str, layer: int) -> Tensor:
         """The activation at a site, [batch pos ...]; KeyError when there is no such site."""
-        if (site, layer) not in self.acts and site_of(site).name == "result":
-            return self.head_result(layer, self.acts["z", layer])
-        return self.acts[site, layer]
+        kept = self.acts.get((site_of(site).name, layer))
+        return self.derive(self, site, layer) if kept is None else kept
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mi_helpers.patching.engine import Setup
-from mi_helpers.patching.runs import Cell, Edit, Run, rows_mask
+from mi_helpers.patching.runs import Cell, Edit, FirstChange, Run, rows_mask
 from mi_helpers.patching.what import Values
 
 
@@ -19,8 +19,9 @@ def assert_self_patch(setup: Setup, cells: Sequence[Cell], memory: int) -> None:
     The first and the last cell go the whole way through the engine with their values replaced by
     the base run's own activations; nothing is skipped for being unchanged.
     """
+    first_change = FirstChange(setup.base)
     own = [
-        tuple(_own_value(setup.base, edit) for edit in cell)
+        tuple(_own_value(setup.base, edit, first_change(cell) or 0) for edit in cell)
         for cell in {id(cell): cell for cell in (cells[0], cells[-1])}.values()
     ]
     for name, values in setup.run_cells(own, memory=memory).items():
@@ -29,8 +30,11 @@ def assert_self_patch(setup: Setup, cells: Sequence[Cell], memory: int) -> None:
             raise RuntimeError(f"patching a run with itself moved {name!r} by {worst:.2g}")
 
 
-def _own_value(base: Run, edit: Edit) -> Edit:
-    return replace(edit, value=base.get(edit.site, edit.layer), forced=True)
+def _own_value(base: Run, edit: Edit, start: int) -> Edit:
+    """The edit with the base run's own value, forced through from position `start` on."""
+    mask = edit.mask.clone()
+    mask[:start] = False
+    return replace(edit, mask=mask, value=base.get(edit.site, edit.layer), forced=True)
 
 
 def assert_full_patch(setup: Setup, values: Values, memory: int) -> dict[str, Tensor]:
