@@ -14,6 +14,7 @@ from mi_helpers.patching import (
     LogitDiff,
     Mean,
     Noise,
+    Noised,
     OtherRun,
     Resample,
     Where,
@@ -385,3 +386,40 @@ def test_more_bad_input(model, base, metric):
         LogitDiff(torch.tensor([[1, 2], [3, 3]]))
     with pytest.raises(ValueError, match=r"\[batch 2\]"):
         LogitDiff(torch.tensor([1, 2]))
+
+
+@pytest.mark.parametrize("window", [1, 3])
+def test_causal_tracing_restores_states_of_a_noised_run(any_engine, model, base, metric, window):
+    mask = torch.zeros_like(base, dtype=torch.bool)
+    mask[:, 2:4] = True
+    mask[0, 4] = True  # a longer subject in the first prompt
+    noised = Noised(base, mask, scale=2.0, seed=7)
+    options = dict(site="mlp_out", window=window, progress=False)
+    sweep = patching.patch_sweep(model, noised, OtherRun(base), metric, **options)
+    noise = torch.randn(BATCH, N_POS, 32, generator=torch.Generator().manual_seed(7))
+
+    def disturb(act, hook):
+        return act + 2.0 * noise * mask[..., None]
+
+    with torch.no_grad():
+        _, clean = model.run_with_cache(base)
+        start = ("blocks.0.hook_resid_pre", disturb)
+        corrupt = metric(model.run_with_hooks(base, fwd_hooks=[start]))
+    torch.testing.assert_close(sweep.base, corrupt, rtol=0, atol=1e-5)
+    torch.testing.assert_close(sweep.target, metric(model(base)), rtol=0, atol=1e-5)
+    for layer, position in ((0, 2), (1, 3), (2, 6)):
+        layers = [i for i in range(layer - window // 2, layer + window // 2 + 1) if 0 <= i < 3]
+
+        def restore(act, hook, position=position):
+            act[:, position] = clean[hook.name.replace("mlp.hook_out", "hook_mlp_out")][:, position]
+            return act
+
+        hooks = [start, *((f"blocks.{i}.hook_mlp_out", restore) for i in layers)]
+        with torch.no_grad():
+            wanted = metric(model.run_with_hooks(base, fwd_hooks=hooks))
+        torch.testing.assert_close(sweep.values[layer, position], wanted, rtol=0, atol=1e-5)
+    assert torch.equal(sweep.values[:, :2], sweep.base.expand(3, 2, BATCH)), "before the subject"
+    with pytest.raises(ValueError, match="no noise"):
+        Noised(base, mask & False, scale=1.0)
+    with pytest.raises(ValueError, match="tokens' shape"):
+        Noised(base, mask[:1], scale=1.0)

@@ -9,7 +9,7 @@ from transformer_lens import patching as tl_patching
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from mi_helpers import patching
-from mi_helpers.patching import LogitDiff, OtherRun, Zero
+from mi_helpers.patching import LogitDiff, Noised, OtherRun, Zero
 
 SIZE = dict(
     hidden_size=32,
@@ -63,6 +63,11 @@ def test_any_architecture_can_be_patched(other_model):
             wanted = sweep(other_model, base, cache, lambda logits: metric(logits).mean())
         assert wanted.std() > 0.01, site
         torch.testing.assert_close(ours.mean(), wanted, rtol=0, atol=1e-5)
+    noised = Noised(base, torch.arange(6).expand(2, 6) == 3, scale=0.5)
+    tracing = patching.patch_sweep(
+        other_model, noised, OtherRun(base), metric, over=("layer",), progress=False
+    )
+    torch.testing.assert_close(tracing.recovery(), torch.ones(2), rtol=0, atol=1e-4)
     ablated = patching.ablate(other_model, base, Zero(), metric, [["L0H1", "MLP1"]])
     assert ablated.effect().abs() > 0.01
     found = patching.attribution(other_model, base, OtherRun(source), metric)["z"]

@@ -21,6 +21,7 @@ from mi_helpers.patching.circuits import Acdc, TopEdges, discover_circuit, drop_
 from mi_helpers.patching.edge_scores import EdgeScores, edge_attribution
 from mi_helpers.patching.edges import Circuit, EdgeGraph
 from mi_helpers.patching.gradients import At, Integrated
+from mi_helpers.patching.inputs import Noised
 from mi_helpers.patching.metric import LogitDiff
 from mi_helpers.patching.node_scores import Attribution, attribution
 from mi_helpers.patching.paths import path_patch
@@ -41,6 +42,7 @@ __all__ = [
     "LogitDiff",
     "Mean",
     "Noise",
+    "Noised",
     "OtherRun",
     "Resample",
     "Sweep",

@@ -13,12 +13,12 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Int
 from torch import Tensor
 
 from mi_helpers.patching.engine import MEMORY, prepare
+from mi_helpers.patching.inputs import Inputs, checked_inputs, tokens_of
 from mi_helpers.patching.metric import Metric
-from mi_helpers.patching.runs import Cell, Edit, checked_tokens
+from mi_helpers.patching.runs import Cell, Edit
 from mi_helpers.patching.sites import Where, components
 from mi_helpers.patching.soundness import assert_self_patch
 from mi_helpers.patching.sweep import Sweep
@@ -33,7 +33,7 @@ Parts = Mapping[str, Where] | Iterable[str]
 
 def ablate(
     model: TransformerBridge,
-    tokens: Int[Tensor, "batch pos"],
+    base: Inputs,
     what: What,
     metric: Metric,
     sets: Sequence[Parts],
@@ -48,7 +48,7 @@ def ablate(
 
     Args:
         model: The bridge.
-        tokens: The prompts.
+        base: The prompts.
         what: What takes the parts' place: `Zero()`, `Mean(reference)`, `Resample(reference)`, ...
         metric: Logits to one number an example.
         sets: The sets, each a mapping of sites to where, or names of components. An empty set is
@@ -63,9 +63,9 @@ def ablate(
     """
     if not sets or isinstance(sets, str | Mapping) or any(isinstance(one, str) for one in sets):
         raise ValueError(f"sets must be a list of sets, e.g. [['L9H6'], ['L9H6', 'MLP0']]: {sets}")
-    tokens = checked_tokens(model, tokens)
-    masks = [_resolved(model, parts, tokens.shape[1]) for parts in sets]
-    setup = prepare(model, tokens, metric)
+    base = checked_inputs(model, base, what)
+    masks = [_resolved(model, parts, tokens_of(base).shape[1]) for parts in sets]
+    setup = prepare(model, base, metric)
     with torch.no_grad():
         values = cache(what.values(setup.base, setup.run))
         cells = [_cell(mask, values) for mask in masks]

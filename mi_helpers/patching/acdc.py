@@ -151,6 +151,6 @@ def _is_dead(runner: EdgeRunner, kept: Bool[Tensor, "reader writer"], reader: in
 def _identity(runner: EdgeRunner, start: Tensor, threshold: float, loss: float) -> str:
     """What a checkpoint belongs to: prompts, first edges, threshold, and the loss to begin with."""
     digest = hashlib.sha256(repr((threshold, f"{loss:.4e}")).encode())
-    for tensor in (runner.tokens, start):
+    for tensor in (runner.base.tokens, start):
         digest.update(tensor.cpu().numpy().tobytes())
     return digest.hexdigest()

@@ -17,7 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from mi_helpers.patching.ablation import ablate
@@ -25,6 +25,7 @@ from mi_helpers.patching.circuits import edge_runner
 from mi_helpers.patching.edge_scores import EdgeScores
 from mi_helpers.patching.edges import Circuit, EdgeGraph
 from mi_helpers.patching.engine import MEMORY, prepare
+from mi_helpers.patching.inputs import Inputs, checked_inputs
 from mi_helpers.patching.metric import Metric
 from mi_helpers.patching.what import What
 
@@ -69,7 +70,7 @@ class Faithfulness:
 
 def faithfulness(
     model: TransformerBridge,
-    tokens: Int[Tensor, "batch pos"],
+    base: Inputs,
     circuits: Circuit | Sequence[Circuit],
     what: What,
     metric: Metric,
@@ -80,7 +81,7 @@ def faithfulness(
 
     Args:
         model: The bridge, of GPT-2's architecture.
-        tokens: The prompts.
+        base: The prompts.
         circuits: One or several, of this model's graph. `Circuit.of_nodes` makes one of heads.
         what: `Zero()`, `Mean(reference)`, `Resample(reference)`, or `OtherRun(corrupt)`.
         metric: Logits to one number an example.
@@ -93,7 +94,7 @@ def faithfulness(
     for circuit in chosen:
         if circuit.graph != graph:
             raise ValueError(f"the circuit is of {circuit.graph}, the model's graph is {graph}")
-    setup = prepare(model, tokens, metric)
+    setup = prepare(model, checked_inputs(model, base, what), metric)
     kept = torch.stack([torch.zeros_like(graph.valid), *(circuit.kept for circuit in chosen)])
     with torch.no_grad():
         runner = edge_runner(setup, what, memory)
@@ -104,7 +105,7 @@ def faithfulness(
 
 def faithfulness_curve(
     model: TransformerBridge,
-    tokens: Int[Tensor, "batch pos"],
+    base: Inputs,
     scores: EdgeScores,
     sizes: Iterable[int],
     what: What,
@@ -113,7 +114,7 @@ def faithfulness_curve(
     memory: int = MEMORY,
 ) -> Faithfulness:
     """Faithfulness of the top edges by score, for several numbers of edges."""
-    return faithfulness(model, tokens, [scores.top(n) for n in sizes], what, metric, memory=memory)
+    return faithfulness(model, base, [scores.top(n) for n in sizes], what, metric, memory=memory)
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ class WithAndWithout:
 
 def completeness(
     model: TransformerBridge,
-    tokens: Int[Tensor, "batch pos"],
+    base: Inputs,
     nodes: Sequence[str],
     what: What,
     metric: Metric,
@@ -157,13 +158,13 @@ def completeness(
             raise ValueError(f"subset {name!r} has {sorted(extra)}, which are not in the circuit")
     outside = all_nodes - set(nodes)
     sets = [outside | subset for subset in gone.values()] + list(gone.values())
-    means = _means(model, tokens, what, metric, sets, memory)
+    means = _means(model, base, what, metric, sets, memory)
     return WithAndWithout(*(dict(zip(gone, half, strict=True)) for half in _halves(means)))
 
 
 def minimality(
     model: TransformerBridge,
-    tokens: Int[Tensor, "batch pos"],
+    base: Inputs,
     nodes: Sequence[str],
     what: What,
     metric: Metric,
@@ -190,7 +191,7 @@ def minimality(
             raise ValueError(f"the K of {node} has {sorted(extra)}, which are not in the circuit")
     outside = all_nodes - set(nodes)
     sets = [outside | k | {v} for v, k in gone.items()] + [outside | k for k in gone.values()]
-    means = _means(model, tokens, what, metric, sets, memory)
+    means = _means(model, base, what, metric, sets, memory)
     return WithAndWithout(*(dict(zip(gone, half, strict=True)) for half in _halves(means)))
 
 
@@ -207,13 +208,13 @@ def _universe(
 
 def _means(
     model: TransformerBridge,
-    tokens: Tensor,
+    base: Inputs,
     what: What,
     metric: Metric,
     sets: Sequence[set[str]],
     memory: int,
 ) -> list[float]:
-    swept = ablate(model, tokens, what, metric, [sorted(s) for s in sets], memory=memory)
+    swept = ablate(model, base, what, metric, [sorted(s) for s in sets], memory=memory)
     return swept.mean().tolist()
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from mi_helpers import metrics
@@ -23,9 +23,9 @@ from mi_helpers.patching.edge_scores import EdgeScores, edge_attribution
 from mi_helpers.patching.edges import Circuit, EdgeGraph
 from mi_helpers.patching.engine import MEMORY, Setup, prepare
 from mi_helpers.patching.gradients import At, Integrated
+from mi_helpers.patching.inputs import Inputs, checked_inputs
 from mi_helpers.patching.metric import Metric
 from mi_helpers.patching.resume import FusedEngine
-from mi_helpers.patching.runs import checked_pair
 from mi_helpers.patching.what import OtherRun, What
 
 if TYPE_CHECKING:
@@ -107,6 +107,7 @@ class Problem:
     """What a search works on: the checked base run, the run that ablates, and where it is kept."""
 
     model: TransformerBridge
+    base: Inputs
     setup: Setup
     graph: EdgeGraph
     what: OtherRun
@@ -117,12 +118,12 @@ class Problem:
     def scores(self, path: At | Integrated) -> EdgeScores:
         """Edge scores of the first metric."""
         metric = self.setup.metrics["metric"]
-        return edge_attribution(self.model, self.setup.base.tokens, self.what, metric, path=path)
+        return edge_attribution(self.model, self.base, self.what, metric, path=path)
 
 
 def discover_circuit(
     model: TransformerBridge,
-    clean: Int[Tensor, "batch pos"],
+    base: Inputs,
     what: OtherRun,
     metric: Metric,
     search: SearchStrategy,
@@ -135,7 +136,7 @@ def discover_circuit(
 
     Args:
         model: The bridge, of GPT-2's architecture.
-        clean: The prompts that show the behaviour.
+        base: The clean prompts, which show the behaviour.
         what: The run that ablated edges read, e.g. `OtherRun(corrupt_tokens)`.
         metric: The behaviour: logits to one number an example; edges are scored by its gradient.
         search: `TopEdges(n)` or `Acdc(threshold)`.
@@ -146,11 +147,10 @@ def discover_circuit(
             refuses.
     """
     graph = EdgeGraph.of(model)
-    clean, _ = checked_pair(model, clean, what.tokens)
-    setup = prepare(model, clean, metric)
+    setup = prepare(model, checked_inputs(model, base, what), metric)
     path = None if checkpoint is None else Path(checkpoint)
     with torch.no_grad():
-        return search.find(Problem(model, setup, graph, what, path, memory, progress))
+        return search.find(Problem(model, base, setup, graph, what, path, memory, progress))
 
 
 def edge_runner(setup: Setup, what: What, memory: int = MEMORY) -> EdgeRunner:
@@ -164,7 +164,7 @@ def edge_runner(setup: Setup, what: What, memory: int = MEMORY) -> EdgeRunner:
     gpt2 = setup.engine.gpt2
     graph = EdgeGraph(gpt2.n_layers, gpt2.n_heads)
     ablated = ablated_outputs(graph, gpt2, what.values(setup.base, setup.run))
-    runner = EdgeRunner(graph, gpt2, setup.base.tokens, ablated, setup.reads, memory)
+    runner = EdgeRunner(graph, gpt2, setup.base, ablated, setup.reads, memory)
     for name, metric in setup.metrics.items():
         whole = runner.final(graph.valid[None], partial(setup.judge, metric=metric))
         worst = float((whole[0] - setup.values[name]).abs().max())

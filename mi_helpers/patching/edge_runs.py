@@ -12,11 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mi_helpers.patching.edges import EdgeGraph
 from mi_helpers.patching.fused import FusedGPT2
+from mi_helpers.patching.runs import Run
 from mi_helpers.patching.what import Values
 
 Judge = Callable[[Float[Tensor, "circuit batch pos d_model"]], Float[Tensor, "circuit batch"]]
@@ -38,7 +39,7 @@ class EdgeRunner:
     """Runs circuits on some prompts.
 
     Attributes:
-        tokens: The prompts.
+        base: The run of the whole model on the prompts.
         ablated: What takes the place of each writer's output.
         reads: The positions of the last residual stream to return, a slice to the end.
         memory: Bound on the working memory, in bytes.
@@ -46,7 +47,7 @@ class EdgeRunner:
 
     graph: EdgeGraph
     gpt2: FusedGPT2
-    tokens: Int[Tensor, "batch pos"]
+    base: Run
     ablated: Float[Tensor, "writer batch pos d_model"]
     reads: slice
     memory: int
@@ -90,7 +91,7 @@ class EdgeRunner:
         return torch.cat(parts)
 
     def _embed_change(self) -> Float[Tensor, "1 batch pos d_model"]:
-        return (self.gpt2.embed(self.tokens) - self.ablated[0])[None]
+        return (self.base.get("resid_pre", 0) - self.ablated[0])[None]
 
     def _run(
         self, kept: Tensor, earlier: Tensor, n_written: int

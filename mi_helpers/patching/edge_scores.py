@@ -13,15 +13,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from mi_helpers.patching.edges import Circuit, EdgeGraph
 from mi_helpers.patching.engine import MEMORY, prepare
 from mi_helpers.patching.fused import FusedGPT2
 from mi_helpers.patching.gradients import At, Path, gradients
+from mi_helpers.patching.inputs import Inputs, checked_inputs
 from mi_helpers.patching.metric import Metric
-from mi_helpers.patching.runs import Run, checked_pair
+from mi_helpers.patching.runs import Run
 from mi_helpers.patching.sites import site_of
 from mi_helpers.patching.soundness import assert_full_patch
 from mi_helpers.patching.what import OtherRun
@@ -65,7 +66,7 @@ class EdgeScores:
 
 def edge_attribution(
     model: TransformerBridge,
-    base: Int[Tensor, "batch pos"],
+    base: Inputs,
     what: OtherRun,
     metric: Metric,
     *,
@@ -88,11 +89,11 @@ def edge_attribution(
             refuses.
     """
     graph = EdgeGraph.of(model)
-    base, source = checked_pair(model, base, what.tokens)
+    base = checked_inputs(model, base, what)
     setup = prepare(model, base, metric)
     gpt2 = FusedGPT2(model)
     with torch.no_grad():
-        other = setup.run(source)
+        other = setup.run(what.tokens)
         assert_full_patch(setup, other.get, MEMORY)
         change = writer_outputs(graph, gpt2, other) - writer_outputs(graph, gpt2, setup.base)
         ends = setup.base.get("resid_pre", 0), other.get("resid_pre", 0)
@@ -100,9 +101,9 @@ def edge_attribution(
     points = (path or At()).points()
     for point in points:
         resid = torch.lerp(ends[0], ends[1], point)
-        found = gradients(model, base, resid, metric, _hooks(graph))
+        found = gradients(model, setup.base.tokens, resid, metric, _hooks(graph))
         with torch.no_grad():
-            scores += _scores(graph, gpt2, found, change).cpu() / (len(points) * len(base))
+            scores += _scores(graph, gpt2, found, change).cpu() / (len(points) * len(resid))
     return EdgeScores(graph, scores)
 
 

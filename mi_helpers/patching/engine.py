@@ -13,10 +13,18 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from mi_helpers.patching.fused import FusedGPT2
-from mi_helpers.patching.hooked import HookedEngine
+from mi_helpers.patching.hooked import HookedEngine, change_hook
+from mi_helpers.patching.inputs import (
+    Change,
+    Inputs,
+    change_of,
+    checked_inputs,
+    checked_tokens,
+    tokens_of,
+)
 from mi_helpers.patching.metric import LinearMetric, Metric, evaluate, named, positions_of
 from mi_helpers.patching.resume import FusedEngine
-from mi_helpers.patching.runs import Cell, Run, checked_tokens
+from mi_helpers.patching.runs import Cell, Run
 from mi_helpers.patching.sites import SITES
 
 if TYPE_CHECKING:
@@ -92,7 +100,7 @@ def _at_once(rows: Float[Tensor, "cell batch pos d_model"]) -> int:
 
 def prepare(
     model: TransformerBridge,
-    tokens: Int[Tensor, "batch pos"],
+    base: Inputs,
     metric: Metric | Mapping[str, Metric],
 ) -> Setup:
     """Trace the base run and check everything that can be checked before a sweep.
@@ -104,17 +112,17 @@ def prepare(
         ValueError: bad tokens; a metric that has the wrong shape, is not finite, or reads
             positions that it does not name.
     """
-    tokens = checked_tokens(model, tokens)
-    metrics = named(metric)
+    inputs, metrics = checked_inputs(model, base), named(metric)
+    tokens, change = tokens_of(inputs), change_of(inputs)
     with torch.no_grad():
-        logits, final = _logits_and_final(model, tokens)
-        engine, base = _engine(model, tokens, final)
+        logits, final = _logits_and_final(model, tokens, change)
+        engine, run = _engine(model, tokens, change, final)
         tolerance = 1e-5 * max(1.0, float(logits.abs().max()))
-        setup = Setup(model, engine, base, metrics, {}, tolerance)
+        setup = Setup(model, engine, run, metrics, {}, tolerance)
         values = {}
         for name, one in metrics.items():
             values[name] = evaluate(one, logits).cpu()
-            ours = setup.judge(base.final[None, :, setup.reads], one)[0].cpu()
+            ours = setup.judge(run.final[None, :, setup.reads], one)[0].cpu()
             if not torch.allclose(ours, values[name], rtol=1e-5, atol=10 * tolerance):
                 raise ValueError(
                     f"metric {name!r} gives {values[name].tolist()} on all logits but "
@@ -125,20 +133,25 @@ def prepare(
     return replace(setup, values=values)
 
 
-def _logits_and_final(model: TransformerBridge, tokens: Tensor) -> tuple[Tensor, Tensor]:
+def _logits_and_final(
+    model: TransformerBridge, tokens: Tensor, change: Change | None
+) -> tuple[Tensor, Tensor]:
     """What the bridge itself gives: logits, and the residual stream after the last block."""
     caught: list[Tensor] = []
     name = SITES["resid_post"].hook.format(layer=model.cfg.n_layers - 1)
-    with model.hooks(fwd_hooks=[(name, lambda act, hook: caught.append(act.clone()))]):
+    hooks = [*change_hook(change), (name, lambda act, hook: caught.append(act.clone()))]
+    with model.hooks(fwd_hooks=hooks):
         logits = model(tokens)
     return logits, caught[0]
 
 
-def _engine(model: TransformerBridge, tokens: Tensor, final: Tensor) -> tuple[Engine, Run]:
+def _engine(
+    model: TransformerBridge, tokens: Tensor, change: Change | None, final: Tensor
+) -> tuple[Engine, Run]:
     """The fastest engine that gives the bridge's final residual stream, with its trace."""
     if FusedGPT2.supports(model):
         fused = FusedEngine(FusedGPT2(model))
-        base = fused.trace(tokens)
+        base = fused.trace(tokens, change)
         if (worst := _relative_error(base.final, final)) <= 1e-4:
             return fused, base
         warnings.warn(
@@ -147,7 +160,7 @@ def _engine(model: TransformerBridge, tokens: Tensor, final: Tensor) -> tuple[En
             stacklevel=4,
         )
     hooked = HookedEngine(model)
-    base = hooked.trace(tokens)
+    base = hooked.trace(tokens, change)
     if (worst := _relative_error(base.final, final)) > 1e-4:
         raise ValueError(f"the model's runs are not repeatable: two of them differ by {worst:.2g}")
     return hooked, base

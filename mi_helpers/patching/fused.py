@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mi_helpers.patching.inputs import Change
 from mi_helpers.patching.linear import FixedLinear
 from mi_helpers.patching.runs import Run
 
@@ -128,10 +129,10 @@ class FusedGPT2:
     def _normed(self, x: Tensor, norm: tuple[Tensor | None, Tensor | None]) -> Tensor:
         return F.layer_norm(x, (self.d_model,), norm[0], norm[1], self._eps)
 
-    def trace(self, tokens: Int[Tensor, "batch pos"]) -> Run:
+    def trace(self, tokens: Int[Tensor, "batch pos"], change: Change | None = None) -> Run:
         """One forward pass; every site can be asked for afterwards."""
         acts: dict[tuple[str, int], Tensor] = {}
-        resid = self.embed(tokens)
+        resid = self.embed(tokens) if change is None else change(self.embed(tokens))
         for layer in range(self.n_layers):
             q, k, v = self.qkv(layer, resid)
             z = self.attend(q, k, v)
@@ -142,7 +143,7 @@ class FusedGPT2:
             here |= dict(resid_pre=resid, resid_mid=mid, mlp_out=mlp_out, resid_post=mid + mlp_out)
             acts |= {(site, layer): value for site, value in here.items()}
             resid = here["resid_post"]
-        return Run(tokens, acts, resid, self._derive)
+        return Run(tokens, acts, resid, self._derive, change)
 
     def _derive(self, run: Run, site: str, layer: int) -> Tensor:
         """The sites that a trace does not keep, because few ask for them."""

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mi_helpers.patching.inputs import Change
 from mi_helpers.patching.runs import Cell, Edit, FirstChange, Run
 from mi_helpers.patching.sites import SITES, site_of
 
@@ -28,7 +29,7 @@ class HookedEngine:
         self.n_layers = model.cfg.n_layers
         self._resumes = False
 
-    def trace(self, tokens: Int[Tensor, "batch pos"]) -> Run:
+    def trace(self, tokens: Int[Tensor, "batch pos"], change: Change | None = None) -> Run:
         """One forward pass that keeps every site that the model has."""
         hooks = {
             site.hook.format(layer=layer): (site.name, layer)
@@ -37,9 +38,11 @@ class HookedEngine:
             if site.name != "result"
         }
         present = [name for name in hooks if name in self.model.hook_dict]
-        _, cache = self.model.run_with_cache(tokens, names_filter=present)
+        with self.model.hooks(fwd_hooks=change_hook(change)):
+            _, cache = self.model.run_with_cache(tokens, names_filter=present)
         acts = {hooks[name]: to_site_layout(hooks[name][0], cache[name]) for name in present}
-        run = Run(tokens, acts, acts["resid_post", self.n_layers - 1], self._derive)
+        final = acts["resid_post", self.n_layers - 1]
+        run = Run(tokens, acts, final, self._derive, change)
         self._resumes = self._blocks_stand_alone(run)
         return run
 
@@ -84,7 +87,9 @@ class HookedEngine:
         for index, edit in ((i, edit) for i, cell in enumerate(cells) for edit in cell):
             name = site_of(edit.site).hook.format(layer=edit.layer)
             edits.setdefault(name, []).append((index, edit))
-        hooks = [(name, _edit_hook(here, len(cells), fired)) for name, here in edits.items()]
+        start = base.change and (lambda act: base.get("resid_pre", 0).repeat(len(cells), 1, 1))
+        hooks = change_hook(start) if not self._resumes else []
+        hooks += [(name, _edit_hook(here, len(cells), fired)) for name, here in edits.items()]
         with self._result_hooks(cells), self.model.hooks(fwd_hooks=hooks):
             final = self._forward(base, len(cells), first)
         for edit in (edit for cell in cells for edit in cell):
@@ -144,6 +149,13 @@ class HookedEngine:
         finally:
             if needed and not before:
                 self.model.set_use_attn_result(False)
+
+
+def change_hook(change: Change | None) -> list[tuple[str, Callable[..., Any]]]:
+    """The hook that changes the residual stream before the first block; none without a change."""
+    if change is None:
+        return []
+    return [(SITES["resid_pre"].hook.format(layer=0), lambda act, hook: change(act))]
 
 
 def to_site_layout(site: str, act: Tensor) -> Tensor:

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from mi_helpers.patching.engine import MEMORY, prepare
 from mi_helpers.patching.gradients import At, Path, mean_gradients
+from mi_helpers.patching.inputs import Inputs, checked_inputs
 from mi_helpers.patching.metric import Metric
-from mi_helpers.patching.runs import checked_pair
 from mi_helpers.patching.sites import site_of
 from mi_helpers.patching.soundness import assert_full_patch
 from mi_helpers.patching.what import OtherRun
@@ -61,7 +61,7 @@ class Attribution:
 
 def attribution(
     model: TransformerBridge,
-    base: Int[Tensor, "batch pos"],
+    base: Inputs,
     what: OtherRun,
     metric: Metric,
     *,
@@ -85,13 +85,13 @@ def attribution(
     for site in sites:
         if site_of(site).name == "result":
             raise ValueError('site "result" is linear in "z": its attribution is that of "z"')
-    base, source = checked_pair(model, base, what.tokens)
+    base = checked_inputs(model, base, what)
     setup = prepare(model, base, metric)
     with torch.no_grad():
-        other = setup.run(source)
+        other = setup.run(what.tokens)
         targets = assert_full_patch(setup, other.get, MEMORY)
     ends = setup.base.get("resid_pre", 0), other.get("resid_pre", 0)
-    grads = mean_gradients(model, base, ends, metric, sites, path or At())
+    grads = mean_gradients(model, setup.base.tokens, ends, metric, sites, path or At())
     results = {}
     for site in sites:
         layers = []

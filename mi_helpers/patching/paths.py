@@ -13,19 +13,20 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mi_helpers.patching.edges import EdgeGraph, Node
 from mi_helpers.patching.engine import MEMORY, Setup, prepare
 from mi_helpers.patching.fused import FusedGPT2
+from mi_helpers.patching.inputs import Inputs, checked_inputs, tokens_of
 from mi_helpers.patching.metric import Metric
 from mi_helpers.patching.resume import FusedEngine
-from mi_helpers.patching.runs import Cell, Edit, Run, checked_pair, checked_tokens, rows_mask
+from mi_helpers.patching.runs import Cell, Edit, Run, rows_mask
 from mi_helpers.patching.sites import checked_indices
 from mi_helpers.patching.soundness import assert_self_patch
 from mi_helpers.patching.sweep import Sweep
-from mi_helpers.patching.what import OtherRun, Values, What
+from mi_helpers.patching.what import Values, What
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 def path_patch(
     model: TransformerBridge,
-    base: Int[Tensor, "batch pos"],
+    base: Inputs,
     what: What,
     metric: Metric,
     *,
@@ -73,9 +74,8 @@ def path_patch(
     names = graph.heads if senders is None else list(senders)
     readers = _checked_receivers(graph, receivers)
     _checked_senders(graph, names, through)
-    base = checked_pair(model, base, what.tokens)[0] if isinstance(what, OtherRun) else base
-    base = checked_tokens(model, base)
-    n_pos = base.shape[1]
+    base = checked_inputs(model, base, what)
+    n_pos = tokens_of(base).shape[1]
     rows = None if positions is None else checked_indices(positions, n_pos, "position")
     setup = prepare(model, base, metric)
     if not isinstance(setup.engine, FusedEngine):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from mi_helpers.patching.inputs import Change
 from mi_helpers.patching.sites import site_of
 
 
@@ -21,6 +21,7 @@ class Run:
         tokens: The prompts.
         acts: Activation of each (site, layer), in the layout of the site.
         final: The residual stream after the last block, [batch pos d_model].
+        change: What was done to the embeddings; None for plain prompts.
         derive: Makes a site that is not kept from those that are; KeyError when it cannot.
     """
 
@@ -28,6 +29,7 @@ class Run:
     acts: dict[tuple[str, int], Tensor]
     final: Float[Tensor, "batch pos d_model"]
     derive: Callable[[Run, str, int], Tensor] = field(repr=False)
+    change: Change | None = None
 
     def get(self, site: str, layer: int) -> Tensor:
         """The activation at a site, [batch pos ...]; KeyError when there is no such site."""
@@ -88,40 +90,6 @@ class FirstChange:
             keepdim = not site_of(edit.site).per_head
             self._changed[key] = differs.any(dim=0).any(dim=-1, keepdim=keepdim).cpu()
         return self._changed[key]
-
-
-def checked_tokens(model: Any, tokens: Tensor, name: str = "tokens") -> Int[Tensor, "batch pos"]:
-    """`tokens` on the model's device; ValueError unless they are a batch of this vocabulary."""
-    tokens = torch.as_tensor(tokens)
-    if tokens.ndim != 2 or tokens.numel() == 0 or tokens.is_floating_point():
-        raise ValueError(
-            f"{name} must be integer token ids of shape [batch pos], not empty; got {tokens.dtype} "
-            f"of shape {list(tokens.shape)}: a single prompt is tokens[None]"
-        )
-    if int(tokens.min()) < 0 or int(tokens.max()) >= model.cfg.d_vocab:
-        bad = tokens[(tokens < 0) | (tokens >= model.cfg.d_vocab)][0]
-        raise ValueError(f"{name}: id {int(bad)} is not in the vocabulary of {model.cfg.d_vocab}")
-    if tokens.shape[1] > model.cfg.n_ctx:
-        raise ValueError(
-            f"{name} has {tokens.shape[1]} positions, the model reads {model.cfg.n_ctx}"
-        )
-    return tokens.to(model.cfg.device)
-
-
-def checked_pair(model: Any, base: Tensor, source: Tensor) -> tuple[Tensor, Tensor]:
-    """Two aligned batches; ValueError when their shapes differ or they are the same prompts."""
-    base, source = checked_tokens(model, base, "base"), checked_tokens(model, source, "source")
-    if base.shape != source.shape:
-        raise ValueError(
-            f"the two runs must have as many prompts of the same token length, got "
-            f"{list(base.shape)} and {list(source.shape)}: align the pair token by token"
-        )
-    if torch.equal(base, source):
-        raise ValueError(
-            "the two runs have the same tokens: no patch can change anything and recovery is 0/0; "
-            "give a corrupt prompt that differs"
-        )
-    return base, source
 
 
 def rows_mask(n_pos: int, positions: Sequence[int] | None = None) -> Bool[Tensor, "pos head"]:

@@ -14,12 +14,13 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mi_helpers.patching.engine import MEMORY, prepare
+from mi_helpers.patching.inputs import Inputs, checked_inputs, tokens_of
 from mi_helpers.patching.metric import Metric
-from mi_helpers.patching.runs import Cell, Edit, checked_pair, checked_tokens
+from mi_helpers.patching.runs import Cell, Edit
 from mi_helpers.patching.sites import Where, site_of
 from mi_helpers.patching.soundness import assert_full_patch, assert_self_patch, checked_gap
 from mi_helpers.patching.what import OtherRun, Values, What
@@ -71,7 +72,7 @@ class Sweep:
 
 def patch_sweep(
     model: TransformerBridge,
-    base: Int[Tensor, "batch pos"],
+    base: Inputs,
     what: What,
     metric: Metric,
     *,
@@ -86,7 +87,7 @@ def patch_sweep(
 
     Args:
         model: The bridge, as `mi.load_model` gives it.
-        base: The prompts of the run that is patched.
+        base: The prompts of the run that is patched; `Noised` prompts for causal tracing.
         what: What is put there, e.g. `OtherRun(clean_tokens)`.
         metric: Logits to one number an example.
         site: One of `SITES`.
@@ -112,7 +113,7 @@ def patch_sweep(
 
 def patch_sweeps(
     model: TransformerBridge,
-    base: Int[Tensor, "batch pos"],
+    base: Inputs,
     what: What,
     metrics: Mapping[str, Metric],
     *,
@@ -130,7 +131,7 @@ def patch_sweeps(
 
 def patch_block_sweeps(
     model: TransformerBridge,
-    base: Int[Tensor, "batch pos"],
+    base: Inputs,
     what: What,
     metric: Metric,
     **options: Any,
@@ -155,7 +156,7 @@ class _Grid:
 
 def _sweep(
     model: TransformerBridge,
-    base: Tensor,
+    base: Inputs,
     what: What,
     metrics: Mapping[str, Metric],
     grid: _Grid,
@@ -163,9 +164,8 @@ def _sweep(
     progress: bool,
 ) -> dict[str, Sweep]:
     """Check everything, run the cells, and put the numbers on the grid."""
-    base = checked_pair(model, base, what.tokens)[0] if isinstance(what, OtherRun) else base
-    base = checked_tokens(model, base)
-    selected = grid.where.resolve(model.cfg, grid.site, base.shape[1])
+    base = checked_inputs(model, base, what)
+    selected = grid.where.resolve(model.cfg, grid.site, tokens_of(base).shape[1])
     setup = prepare(model, base, metrics)
     with torch.no_grad():
         values = cache(what.values(setup.base, setup.run))

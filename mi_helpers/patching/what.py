@@ -39,6 +39,11 @@ class OtherRun:
 
     tokens: Int[Tensor, "batch pos"]
 
+    @property
+    def paired_tokens(self) -> Int[Tensor, "batch pos"]:
+        """Prompts that must be aligned with the base's, and differ from them."""
+        return self.tokens
+
     def values(self, base: Run, run: RunPrompts) -> Values:
         """The other run's activations."""
         _same_shape(base, self.tokens, "the other run", rows=True)
