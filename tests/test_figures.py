@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import nbformat
 import numpy as np
@@ -344,6 +346,32 @@ def test_attention_view_carries_its_script_once_and_little_else() -> None:
     assert whole.count("CircuitsVis") > small.count("CircuitsVis")
     assert [Texts(page).tags.count("script") for page in (whole, small)] == [1, 1]
     assert not LOADS.search(whole)
+
+
+def test_attention_script_goes_once_to_each_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = SimpleNamespace(get_parent=lambda: kernel.parent)
+    shell = SimpleNamespace(kernel=kernel)
+    monkeypatch.setattr("IPython.get_ipython", lambda: shell)
+
+    def carried(cell: str | None, run: str, deleted: tuple[str, ...] = ()) -> bool:
+        kind = "execute_request" if cell else "comm_msg"
+        kernel.parent = {
+            "header": {"msg_type": kind, "msg_id": run},
+            "metadata": {"cellId": cell, "deletedCells": deleted},
+            "content": {"code": "..."} if cell else {},
+        }
+        view = figures.attention(pattern(1, 2), ["a", "b"])
+        return len(view._repr_html_()) > 1_000_000
+
+    assert carried(None, "0"), "a widget's view before any cell has shown one"
+    assert carried("A", "1"), "the first cell to show one"
+    assert not carried("A", "1"), "a second view of the same run"
+    assert not carried("B", "2") and not carried(None, "3"), "views elsewhere on the page"
+    assert carried("A", "4"), "the first cell again, whose old output is gone"
+    assert not carried("B", "5")
+    assert carried("B", "6", deleted=("A",)), "the cell that carried it was deleted"
+    monkeypatch.setitem(sys.modules, "google.colab", SimpleNamespace())
+    assert carried("C", "7"), "Colab, where each output is a page"
 
 
 def test_attention_weights_reach_the_view_unchanged() -> None:

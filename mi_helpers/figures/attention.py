@@ -29,7 +29,8 @@ font: 600 13px {font} !important; margin: 4px 0 !important; }}
 .mi-attention div[style*="aspect-ratio"] {{ max-width: 560px !important; }}</style>"""
 
 _VIEW = """<figure style="margin:8px 0;padding:10px 16px;background-color:{card};color:{ink};\
-font-family:{font}"><figcaption style="font-size:16px;text-align:left">{title}</figcaption>
+font-family:{font}">\
+<figcaption style="font-size:16px;margin-bottom:6px;text-align:left">{title}</figcaption>
 {style}<div class="mi-attention {key}" style="max-width:800px;position:relative">\
 <p style="font-size:13px">This view of {count} needs scripts. Run its cell, or trust the notebook.\
 </p></div></figure>
