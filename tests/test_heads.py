@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mi_helpers import heads
+from mi_helpers.metrics import loss
 from mi_helpers.prompts import repeated_tokens
 
 PAIR = (0, 1), (1, 2)
@@ -517,3 +518,107 @@ def test_an_error_inside_the_block_is_not_hidden(tiny_model, tokens):
 def test_ablating_nothing_is_refused(tiny_model):
     with pytest.raises(ValueError, match="no head to ablate"):
         heads.ablate(tiny_model, []).__enter__()
+
+
+# Ground truth: a model built by hand
+
+
+SPACE = 40  # of each of the three subspaces of the stream: token, position, previous token
+
+
+@pytest.fixture(scope="module")
+def built(tiny_folder, tmp_path_factory):
+    """A checkpoint whose L0H0 is a previous-token head and L1H1 the induction head that reads it.
+
+    The stream has three parts: the token (random directions), the position (one axis each), and
+    what came before, which L0H0 copies from the token part of the previous position. L1H1 matches
+    its query's token with that part of the keys and copies the token. L0H1 looks for equal tokens.
+    """
+    from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
+
+    from mi_helpers.models import load_model
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_folder)
+    config = GPT2Config(
+        vocab_size=len(tokenizer), n_positions=SPACE, n_embd=3 * SPACE, n_layer=2, n_head=3,
+        bos_token_id=0, eos_token_id=0, tie_word_embeddings=False,
+    )  # fmt: skip
+    generator = torch.Generator().manual_seed(0)
+    model = GPT2LMHeadModel(config)
+    state = {name: torch.zeros_like(value) for name, value in model.state_dict().items()}
+    token, position, before = (slice(i * SPACE, (i + 1) * SPACE) for i in range(3))
+    eye = torch.eye(SPACE)
+    directions = torch.randn(len(tokenizer), SPACE, generator=generator)
+    embed = state["transformer.wte.weight"]
+    embed[:, token] = torch.nn.functional.normalize(directions, dim=-1)
+    state["transformer.wpe.weight"][:, position] = eye
+    state["lm_head.weight"] += embed
+
+    def head(layer, index, query, key, value, out):
+        block = f"transformer.h.{layer}.attn"
+        columns = slice(index * SPACE, (index + 1) * SPACE)
+        for part, (rows, matrix) in enumerate((query, key, value)):
+            start = part * 3 * SPACE
+            weight = state[f"{block}.c_attn.weight"][:, start : start + 3 * SPACE]
+            weight[rows, columns] = matrix
+        state[f"{block}.c_proj.weight"][columns, out[0]] = out[1]
+
+    head(
+        0, 0, (position, 2 * eye.roll(-1, 1)), (position, 2 * eye), (token, eye), (before, eye / 8)
+    )
+    head(0, 1, (token, 2 * eye), (token, 2 * eye), (token, eye), (token, eye / 20))
+    head(1, 1, (token, 2 * eye), (before, 2 * eye), (token, eye), (token, 2 * eye))
+    for name in state:
+        if "ln_" in name and name.endswith("weight"):
+            state[name] += 1
+    model.load_state_dict(state)
+    folder = tmp_path_factory.mktemp("built")
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return load_model(str(folder), device="cpu")
+
+
+def test_scores_find_the_heads_that_were_built(built):
+    tokens = repeated_tokens(built, 4, 18)
+    scores = heads.attention_scores(built, tokens)
+    for kind, head in (
+        ("previous_token", (0, 0)),
+        ("duplicate_token", (0, 1)),
+        ("induction", (1, 1)),
+    ):
+        (best, score), (_, next_best) = heads.top_heads(scores[kind], 2)
+        assert best == head, kind
+        assert score > 0.4 and score > 3 * next_best, (kind, score, next_best)
+    positional = heads.positional_overlap(built, tokens)
+    assert positional[0, 0] > 0.95 and positional[1, 1] < 0.5
+
+
+def test_weights_tell_what_was_built(built):
+    composition = heads.composition_scores(built)
+    assert composition["K"][0, :, 1].argmax() == 1  # from the first head to the second
+    assert composition["K"][0, 0, 1, 1] > 3 * composition["Q"][0, 0, 1, 1]
+    some = torch.arange(100, 300)
+    assert heads.copying_percentiles(built, some)[1, 1] > 0.99
+    assert heads.copying_eigenvalues(built)[1, 1] > 0.9
+    rows = heads.ov_top_tokens(built, (1, 1), some, 1)
+    assert all(row["writes"] == [row["reads"]] for row in rows)
+    rows = heads.skip_trigrams(built, (0, 1), some, 1)
+    assert all(row["destinations"] == [row["source"]] for row in rows)
+
+
+def test_ablation_shows_the_circuit_that_was_built(built):
+    tokens, other = (repeated_tokens(built, 4, 18, seed=seed) for seed in (0, 1))
+
+    def second_copy():
+        return loss(built(tokens), tokens)[:, 20:].mean().item()
+
+    def matching():
+        return heads.attention_scores(built, tokens)["induction"][1, 1].item()
+
+    clean, score = second_copy(), matching()
+    with heads.ablate(built, [(1, 1)], reference=other):
+        assert second_copy() > clean + 1
+    with heads.ablate(built, [(0, 2), (1, 2)], reference=other):
+        assert second_copy() == pytest.approx(clean, abs=1e-4)
+    with heads.ablate(built, [(0, 0)], reference=other):
+        assert matching() < score / 3 and second_copy() > clean + 1

@@ -422,13 +422,20 @@ mi.figures.scatter(
 
 # %%
 through = mi.heads.copying_percentiles(model, some, through_mlp0=True)
-moved = (through - direct).abs().flatten()
-mi.figures.histogram(
-    {"bare embedding": direct.flatten(), "through the first MLP": through.flatten()},
-    title="What a head reads decides whether it copies",
-    xlabel="rank of the token itself (one half: chance)", bins=20,
+mi.figures.scatter(
+    direct.flatten(),
+    through.flatten(),
+    labels=[mi.heads.head_name(head) for head in heads],
+    identity=True,
+    title="Does a head copy? It depends on what it reads",
+    xlabel="rank of the token itself, from the bare embedding",
+    ylabel="the same, through the first MLP",
     subtitle=mi.model_id(model),
-)  # fmt: skip
+)
+
+# %% [markdown]
+# On the diagonal the first MLP makes no difference. Heads far above it copy what the first layer
+# makes of a token, not the token's embedding.
 
 # %%
 untrained_copying = mi.heads.copying_eigenvalues(untrained)
@@ -526,7 +533,8 @@ def share(directions):
 
 mi.figures.lines(
     {"W_OV": share(ov), "W_QK": share(qk), "W_OV, untrained": share(random_ov)},
-    title=f"{mi.heads.head_name(writer)} uses few of its directions, or many",
+    title=f"How many singular directions matter in {mi.heads.head_name(writer)}",
+    x=range(1, d_head + 1),
     xlabel="number of singular directions kept",
     ylabel="share of the squared norm",
     subtitle=mi.model_id(model),
@@ -590,8 +598,9 @@ wiring = mi.heads.composition_scores(model)
 baseline = mi.heads.composition_baseline(model)
 assert abs(wiring["K"][(*one, *two)] - naive) < 1e-5
 later = wiring["K"] > 0  # pairs in which the second head is in a later layer
+by_chance = baseline["K"][torch.randperm(len(baseline["K"]))[: later.sum()]]
 mi.figures.histogram(
-    {"all pairs of heads": wiring["K"][later], "the same, wiring destroyed": baseline["K"]},
+    {"all pairs of heads": wiring["K"][later], "as many, wiring destroyed": by_chance},
     title="K-composition: most pairs are unrelated, a tail is not",
     xlabel="composition score", bins=60, marks={"1/√d_model": model.cfg.d_model**-0.5},
     subtitle=mi.model_id(model),
