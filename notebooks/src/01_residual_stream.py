@@ -226,15 +226,14 @@ mi.figures.lines(
 )
 
 # %% [markdown]
-# The stream grows because later layers write on top of earlier ones and seldom erase. BOS sees
-# nothing but itself, so its stream is the same in every text, and in many models it becomes a place
-# of its own with a much longer vector (it serves as a resting place for attention). This is why one
-# looks at BOS apart from the rest. An untrained model of the same shape is the control.
+# Later layers write on top of what is there, so the stream tends to grow. BOS sees nothing but
+# itself: its stream is the same in every text, and often much longer than the others (attention
+# that has nothing to look for tends to rest there). This is why one looks at BOS apart from the
+# rest. An untrained model of the same shape is the control.
 
 # %%
 random_model = mi.untrained(model)
-with torch.no_grad():
-    random_cache = random_model.run_with_cache(tokens)[1]
+random_cache = random_model.run_with_cache(tokens)[1]
 random_length = random_cache.accumulated_resid(incl_mid=True)[:, 0].norm(dim=-1)
 growth, random_growth = ((x[-1] / x[0])[1:].mean() for x in (length, random_length))
 claim("residual.growth", growth, control=random_growth)
@@ -389,9 +388,9 @@ check.fold_layernorm(fold_layernorm)
 
 # %%
 for layer in range(n_layers):
-    early = cache["resid_pre", layer][0, -1]
-    print(f"before layer {layer}:", model.to_string([[prediction(early).argmax()]]))
-print("at the end:", model.to_string([[prediction(final).argmax()]]))
+    early = prediction(cache["resid_pre", layer][0, -1])
+    print(f"before layer {layer}:", repr(model.tokenizer.decode(early.argmax())))
+print("at the end:", repr(model.tokenizer.decode(prediction(final).argmax())))
 
 # %% [markdown]
 # `mi.lens.logit_lens` (it is TransformerLens's own) does this for every half-layer and position, in
