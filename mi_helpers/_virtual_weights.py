@@ -65,19 +65,22 @@ def virtual_weights(
     if rotation is not None and rotation.shape != (d_model, d_model):
         raise ValueError(f"rotation must be [{d_model}, {d_model}], got {list(rotation.shape)}")
     written, read = _WRITERS[writer](model), _READERS[reader](model)
-    turn = None if rotation is None else rotation.to(written[0].matrix)
-    grams = torch.stack([w.matrix.mT @ w.matrix for w in written]).flatten(1)
+    grams = torch.stack([w.matrix.mT @ w.matrix for w in written])
     columns = []
     for r in read:
-        matrix = r.matrix if turn is None else turn @ r.matrix
-        gram = (matrix @ matrix.mT).flatten()
-        size = grams[:, :: d_model + 1].sum(1) * matrix.square().sum()
-        square = (grams @ gram).clamp(min=0) / size
-        late = torch.tensor([w.when < r.when for w in written], device=square.device)
-        columns.append(torch.where(late, square.sqrt(), torch.nan))
+        matrix = r.matrix if rotation is None else rotation.to(r.matrix) @ r.matrix
+        late = torch.tensor([w.when < r.when for w in written], device=matrix.device)
+        columns.append(torch.where(late, _ratios(grams, matrix), torch.nan))
     return VirtualWeights(
         tuple(w.label for w in written), tuple(r.label for r in read), torch.stack(columns, dim=1)
     )
+
+
+def _ratios(grams: Float[Tensor, "writer d_model d_model"], matrix: Tensor) -> Tensor:
+    """Norm ratios of every writer with one reader: ‖AB‖² is the dot product of AᵀA and BBᵀ."""
+    size = grams.diagonal(dim1=-2, dim2=-1).sum(-1) * matrix.square().sum()
+    square = grams.flatten(1) @ (matrix @ matrix.mT).flatten()
+    return (square.clamp(min=0) / size).sqrt()
 
 
 @dataclass(frozen=True)
