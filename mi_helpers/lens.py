@@ -1,8 +1,8 @@
 """The residual stream read in parts: decomposition, direct logit attribution, virtual weights.
 
 `logit_lens` is TransformerLens's own, unchanged: it unembeds in chunks and only where asked. The
-library decomposes the stream as well, but through a cache of every activation and a `[head, batch, pos,
-d_model]` tensor; here only what is read is cached, and attribution never leaves head space.
+library decomposes the stream as well, but through a cache of every activation and one vector per
+head and position; here only what is read is cached, and attribution never leaves head space.
 
 Source: Elhage et al. 2021, A Mathematical Framework for Transformer Circuits, "Virtual Weights and
 the Residual Stream as a Communication Channel".
