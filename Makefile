@@ -46,7 +46,7 @@ lint: env ## check style, types, stripped outputs and generated files
 	$(BIN)/mypy
 
 unit: env ## run the unit tests
-	$(STRICT) $(BIN)/pytest -n $(JOBS) --ignore=tests/browser -m "not notebooks"
+	$(STRICT) $(BIN)/pytest -n $(JOBS) --dist loadgroup --ignore=tests/browser -m "not notebooks"
 
 test-notebooks: env ## run every notebook, full and learner's, with strict claims
 	$(STRICT) MI_CLAIMS_DIR="$(CURDIR)/build/claims" $(BIN)/pytest --nbmake --nbmake-timeout=600 \

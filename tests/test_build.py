@@ -17,6 +17,7 @@ from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
+from wheels import build_wheel, tracked_files
 
 import mi_helpers
 
@@ -224,21 +225,7 @@ def test_every_package_folder_is_listed_and_has_an_init():
 
 @pytest.mark.slow
 def test_wheel_carries_code_and_data(tmp_path):
-    """Built from the committed tree alone, so that nothing depends on what else lies about."""
-    listing = subprocess.run(
-        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout
-    tracked = [line for line in listing.splitlines() if (ROOT / line).is_file()]
-    for line in tracked:
-        target = tmp_path / "tree" / line
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(ROOT / line, target)
-    subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-index", "--no-deps",
-         "--no-build-isolation", "--wheel-dir", str(tmp_path), str(tmp_path / "tree")],
-        check=True,
-    )  # fmt: skip
-    [wheel] = tmp_path.glob("mi_helpers-*.whl")
+    wheel, tracked = build_wheel(tmp_path), tracked_files()
     members = set(zipfile.ZipFile(wheel).namelist())
     wanted = {
         line.replace("data/", "mi_data/", 1) if line.startswith("data/") else line

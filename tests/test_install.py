@@ -10,6 +10,7 @@ import importlib.util
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from wheels import build_wheel
 
 ROOT = Path(__file__).resolve().parents[1]
 COLAB = ROOT / "tests" / "data" / "colab-2026-08.txt"
@@ -56,7 +58,7 @@ def setup_installs() -> list[list[str]]:
     [setup] = [cell.source for cell in cells if "setup" in cell.metadata.get("tags", [])]
     lines = re.findall(r"%pip install (.+)", setup)
     assert len(lines) == 2 and 'if "google.colab" in sys.modules' in setup
-    return [line.replace('"', "").split(" ", 3 if "@" in line else -1) for line in lines]
+    return [shlex.split(line) for line in lines]
 
 
 def install_torch(python: Path) -> None:
@@ -87,21 +89,23 @@ def colab(tmp_path_factory) -> Path:
     return python
 
 
+@pytest.fixture(scope="module")
+def set_up(colab, tmp_path_factory) -> tuple[dict[str, str], dict[str, str]]:
+    """Do what the set-up cell does, with the package from here; versions before and after."""
+    before, folder = versions(colab), tmp_path_factory.mktemp("wheel")
+    (helpers, (*flags, package)) = setup_installs()
+    assert flags == ["-q", "--no-deps"] and package.startswith("mi-helpers @ git+https://")
+    checked(colab, "-m", "pip", "install", *helpers)
+    checked(colab, "-m", "pip", "install", *flags, build_wheel(folder))
+    return before, versions(colab)
+
+
 @pytest.mark.install
 @install
 @pytest.mark.timeout(1200)
-def test_set_up_cell_leaves_what_colab_brings(colab, tmp_path):
-    before = versions(colab)
-    (helpers, (*flags, package)) = setup_installs()
-    checked(colab, "-m", "pip", "install", *helpers)
-    assert flags == ["-q", "--no-deps"] and package.startswith("mi-helpers @ git+https://")
-    checked(
-        sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation",
-        "--no-index", "--wheel-dir", tmp_path, ROOT,
-    )  # fmt: skip
-    [wheel] = tmp_path.glob("mi_helpers-*.whl")
-    checked(colab, "-m", "pip", "install", *flags, wheel)
-    after = versions(colab)
+@pytest.mark.xdist_group("colab")
+def test_set_up_cell_leaves_what_colab_brings(set_up):
+    before, after = set_up
     changed = {name for name in before if before[name] != after.get(name)}
     assert not changed & colab_names(), {name: (before[name], after.get(name)) for name in changed}
     assert colab_names() <= set(after)
@@ -111,10 +115,10 @@ def test_set_up_cell_leaves_what_colab_brings(colab, tmp_path):
 @pytest.mark.install
 @install
 @pytest.mark.timeout(1200)
+@pytest.mark.xdist_group("colab")
 @pytest.mark.parametrize("number", ["00", "01"])
-def test_notebooks_run_on_what_colab_brings(colab, tmp_path, monkeypatch, number):
+def test_notebooks_run_on_what_colab_brings(colab, set_up, tmp_path, monkeypatch, number):
     """A notebook from top to bottom, strict, on the oldest libraries that the suite admits."""
-    assert "mi-helpers" in versions(colab), "the test above installs it"
     spec = tmp_path / "kernels" / "colab"
     spec.mkdir(parents=True)
     start = [str(colab), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
@@ -123,11 +127,16 @@ def test_notebooks_run_on_what_colab_brings(colab, tmp_path, monkeypatch, number
     monkeypatch.setenv("MI_MODEL", "pocket")
     monkeypatch.setenv("MI_STRICT", "1")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.delenv("PYTHONPATH", raising=False)
     [path] = (ROOT / "notebooks").glob(f"{number}_*.ipynb")
     notebook = nbformat.read(path, as_version=4)
     notebook.cells.append(nbformat.v4.new_code_cell("print(mi.__file__, torch.__version__)"))
     NotebookClient(
-        notebook, kernel_name="colab", timeout=600, resources={"metadata": {"path": str(tmp_path)}}
+        notebook,
+        kernel_name="colab",
+        timeout=600,
+        startup_timeout=300,
+        resources={"metadata": {"path": str(tmp_path)}},
     ).execute()
     said = notebook.cells[-1].outputs[0]["text"]
     assert str(colab.parent.parent) in said, f"ran on another installation: {said}"
