@@ -92,22 +92,16 @@ def _places(paths: Sequence[list[str]], rank: Mapping[str, int]) -> dict[str, Po
 
 
 def _edge(fig: go.Figure, points: list[Point], share: float, said: str) -> None:
+    """A line through `points` with an arrow halfway up its last stretch, to be hovered over."""
+    last, tip = points[-2:]
+    halfway = ((last[0] + tip[0]) / 2, (last[1] + tip[1]) / 2)
+    xs, ys = zip(*points[:-1], halfway, tip, strict=True)
     color = POSITIVE if share >= 0 else NEGATIVE
-    size, opacity = 1 + 5 * abs(share), 0.35 + 0.55 * abs(share)
-    tip, last = points[-1], points[-2]
-    before = (tip[0] + 0.3 * (last[0] - tip[0]), tip[1] + 0.3 * (last[1] - tip[1]))
-    xs, ys = zip(*points[:-1], before, strict=True)
+    sizes = [0.0] * (len(points) - 1) + [11 + 8 * abs(share), 0.0]
     fig.add_scatter(
-        x=xs, y=ys, mode="lines", line=dict(color=color, width=size, shape="spline"),
-        opacity=opacity, hoverinfo="skip",
-    )  # fmt: skip
-    fig.add_annotation(
-        x=tip[0], y=tip[1], ax=before[0], ay=before[1], xref="x", yref="y", axref="x", ayref="y",
-        text="", showarrow=True, arrowhead=2, arrowsize=max(0.5, 1.1 - abs(share)), standoff=14,
-        arrowwidth=size, arrowcolor=color, opacity=opacity,
-    )  # fmt: skip
-    middle = [[(a + b) / 2 for a, b in zip(v, v[1:], strict=False)] for v in (xs, ys)]
-    fig.add_scatter(
-        x=middle[0], y=middle[1], mode="markers", marker=dict(size=16, opacity=0),
+        x=xs, y=ys, mode="lines+markers", opacity=0.4 + 0.55 * abs(share),
+        line=dict(color=color, width=1 + 5 * abs(share), shape="spline"),
+        marker=dict(symbol="arrow", angleref="previous", size=sizes, color=color, opacity=1,
+                    line_width=0),
         hovertemplate=said + "<extra></extra>",
     )  # fmt: skip

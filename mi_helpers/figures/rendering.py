@@ -7,7 +7,7 @@ from typing import Any
 
 PLOTLY = "application/vnd.plotly.v1+json"
 WIDGET = "application/vnd.jupyter.widget-view+json"
-CONFIG = {"displaylogo": False, "responsive": True}
+CONFIG = {"displaylogo": False}  # not responsive: JupyterLab resizes, and plotly would collapse
 _JUPYTER = {"plotly_mimetype", "jupyterlab", "nteract", "notebook", "notebook_connected"}
 
 
@@ -54,7 +54,7 @@ def make_static(notebook: Any) -> Any:
             height = f"{figure['layout'].get('height', 450)}px"
             data["text/html"] = pio.to_html(
                 figure, full_html=False, include_plotlyjs=first, include_mathjax=False,
-                validate=False, config=CONFIG, default_height=height,
+                validate=False, config=CONFIG | {"responsive": True}, default_height=height,
             )  # fmt: skip
             first = False
     return notebook

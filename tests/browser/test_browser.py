@@ -29,6 +29,7 @@ tokens = ["<|endoftext|>", "When", " Mary", " and", " John", "\\n"]
 weights = np.tril(np.ones((3, 6, 6)))
 weights /= weights.sum(-1, keepdims=True)""",
     "plotly": "figures.heatmap(np.eye(6) - 0.5, x=tokens, title='A diagonal')",
+    "wide": "figures.lines({'a': [1, 2, 4, 8]}, title='As wide as the page')",
     "attention": "figures.attention(weights, tokens, title='First view')",
     "again": "figures.attention(weights[:1], tokens, title='Second view')",
     "tokens": "figures.tokens_coloured(tokens, [0, 1, -1, 2, -2, 3], title='Coloured')",
@@ -128,7 +129,8 @@ def test_live(lab: Lab, reader: Reader) -> None:
 
     reader.window.open_notebook(lab, "seen.ipynb")
     reader.window.command("notebook:run-all-cells")
-    for name in ("plotly", "explore"):
+    reader.window.page.set_viewport_size({"width": 1100, "height": 900})  # nothing may collapse
+    for name in ("plotly", "wide", "explore"):
         reader.assert_painted(reader.plots(name))
     for name in ("attention", "again", "explored attention"):
         reader.assert_painted(reader.views(name))
@@ -176,7 +178,7 @@ def test_after_a_reload_with_a_new_kernel(lab: Lab, reader: Reader) -> None:
     reader.window.command("kernelmenu:shutdown")
     reader.window.page.reload()
     reader.window.page.wait_for_selector(".jp-Notebook .jp-Cell")
-    for name in ("plotly", "explore"):
+    for name in ("plotly", "wide", "explore"):
         reader.assert_painted(reader.plots(name))
     for name in ("attention", "again", "explored attention"):
         reader.assert_painted(reader.views(name))
@@ -203,7 +205,7 @@ def test_exported_html(lab: Lab, reader: Reader, tmp_path: Path) -> None:
     reader.outputs = ".jp-CodeCell >> nth={} >> .jp-Cell-outputWrapper"
     reader.plot = ".js-plotly-plot:visible"
     reader.window.page.goto(page.as_uri())
-    for name in ("plotly", "explore"):
+    for name in ("plotly", "wide", "explore"):
         reader.assert_painted(reader.plots(name))
     for name in ("attention", "again", "explored attention"):
         reader.assert_painted(reader.views(name))
