@@ -461,3 +461,11 @@ def test_circuits_refuse(model, base, source, metric, graph):
         patching.faithfulness(model, base, Circuit(graph, graph.valid), Zero(), metric)
     with pytest.warns(UserWarning):
         assert Where() and patching.patch_sweep(*pair, progress=False).values.isfinite().all()
+
+
+def test_edge_scores_do_not_depend_on_the_memory(model, base, source, metric):
+    large, small = (
+        patching.edge_attribution(model, base, OtherRun(source), metric, memory=memory).values
+        for memory in (2**27, 1)
+    )
+    torch.testing.assert_close(large, small, rtol=0, atol=1e-6)

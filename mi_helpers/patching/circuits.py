@@ -18,14 +18,13 @@ from torch import Tensor
 
 from mi_helpers import metrics
 from mi_helpers.patching.acdc import prune
-from mi_helpers.patching.edge_runs import EdgeRunner, ablated_outputs
+from mi_helpers.patching.edge_runs import EdgeRunner, writer_outputs
 from mi_helpers.patching.edge_scores import EdgeScores, edge_attribution
 from mi_helpers.patching.edges import Circuit, EdgeGraph
 from mi_helpers.patching.engine import MEMORY, Setup, prepare
 from mi_helpers.patching.gradients import At, Integrated
 from mi_helpers.patching.inputs import Inputs, checked_inputs
 from mi_helpers.patching.metric import Metric
-from mi_helpers.patching.resume import FusedEngine
 from mi_helpers.patching.what import OtherRun, What
 
 if TYPE_CHECKING:
@@ -159,11 +158,9 @@ def edge_runner(setup: Setup, what: What, memory: int = MEMORY) -> EdgeRunner:
     Raises:
         RuntimeError: keeping every edge does not give the model back.
     """
-    if not isinstance(setup.engine, FusedEngine):
-        raise ValueError("circuits need the model without hooks of your own: reset_hooks()")
-    gpt2 = setup.engine.gpt2
+    gpt2 = setup.gpt2
     graph = EdgeGraph(gpt2.n_layers, gpt2.n_heads)
-    ablated = ablated_outputs(graph, gpt2, what.values(setup.base, setup.run))
+    ablated = writer_outputs(graph, gpt2, what.values(setup.base, setup.run))
     runner = EdgeRunner(graph, gpt2, setup.base, ablated, setup.reads, memory)
     for name, metric in setup.metrics.items():
         whole = runner.final(graph.valid[None], partial(setup.judge, metric=metric))

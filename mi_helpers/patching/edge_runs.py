@@ -23,10 +23,13 @@ from mi_helpers.patching.what import Values
 Judge = Callable[[Float[Tensor, "circuit batch pos d_model"]], Float[Tensor, "circuit batch"]]
 
 
-def ablated_outputs(
+def writer_outputs(
     graph: EdgeGraph, gpt2: FusedGPT2, values: Values
 ) -> Float[Tensor, "writer batch pos d_model"]:
-    """What takes the place of each writer's output, from replacement values of its site."""
+    """What each writer adds to the residual stream, from activations of its site.
+
+    The output bias of the attention belongs to no head.
+    """
     written = [values("resid_pre", 0)]
     for layer in range(graph.n_layers):
         written += gpt2.head_result(layer, values("z", layer)).unbind(dim=2)

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mi_helpers.patching.edge_runs import writer_outputs
 from mi_helpers.patching.edges import Circuit, EdgeGraph
 from mi_helpers.patching.engine import MEMORY, prepare
 from mi_helpers.patching.fused import FusedGPT2
@@ -71,6 +72,7 @@ def edge_attribution(
     metric: Metric,
     *,
     path: Path | None = None,
+    memory: int = MEMORY,
 ) -> EdgeScores:
     """Score every edge by gradients: EAP with `At(0)`, the default; EAP-IG with `Integrated(5)`.
 
@@ -83,6 +85,7 @@ def edge_attribution(
         what: The run that the values would come from.
         metric: Logits to one number an example; differentiable.
         path: Where gradients are taken.
+        memory: Bound on the working memory for the writers' changes, in bytes.
 
     Raises:
         ValueError: another architecture, a metric without a gradient, or what `patch_sweep`
@@ -91,11 +94,10 @@ def edge_attribution(
     graph = EdgeGraph.of(model)
     base = checked_inputs(model, base, what)
     setup = prepare(model, base, metric)
-    gpt2 = FusedGPT2(model)
+    gpt2 = setup.gpt2
     with torch.no_grad():
         other = setup.run(what.tokens)
-        assert_full_patch(setup, other.get, MEMORY)
-        change = writer_outputs(graph, gpt2, other) - writer_outputs(graph, gpt2, setup.base)
+        assert_full_patch(setup, other.get, memory)
         ends = setup.base.get("resid_pre", 0), other.get("resid_pre", 0)
     scores = torch.zeros(graph.valid.shape)
     points = (path or At()).points()
@@ -103,19 +105,11 @@ def edge_attribution(
         resid = torch.lerp(ends[0], ends[1], point)
         found = gradients(model, setup.base.tokens, resid, metric, _hooks(graph))
         with torch.no_grad():
-            scores += _scores(graph, gpt2, found, change).cpu() / (len(points) * len(resid))
+            for rows in _row_slices(graph, resid, memory):
+                some = {name: (act[rows], grad[rows]) for name, (act, grad) in found.items()}
+                change = _changes(graph, gpt2, setup.base, other, rows)
+                scores += _scores(graph, gpt2, some, change).cpu() / (len(points) * len(resid))
     return EdgeScores(graph, scores)
-
-
-def writer_outputs(
-    graph: EdgeGraph, gpt2: FusedGPT2, run: Run
-) -> Float[Tensor, "writer batch pos d_model"]:
-    """What each writer adds to the residual stream; the attention's output bias belongs to none."""
-    written = [run.get("resid_pre", 0)]
-    for layer in range(graph.n_layers):
-        written += gpt2.head_result(layer, run.get("z", layer)).unbind(dim=2)
-        written.append(run.get("mlp_out", layer))
-    return torch.stack(written)
 
 
 _MLP_IN = "blocks.{layer}.mlp.hook_in"
@@ -126,6 +120,22 @@ def _hooks(graph: EdgeGraph) -> list[str]:
     names = [site_of(site).hook for site in ("resid_pre", "resid_mid", "q", "k", "v")] + [_MLP_IN]
     hooks = [name.format(layer=layer) for layer in range(graph.n_layers) for name in names]
     return [*hooks, site_of("resid_post").hook.format(layer=graph.n_layers - 1)]
+
+
+def _row_slices(graph: EdgeGraph, resid: Tensor, memory: int) -> list[slice]:
+    """Examples to score together."""
+    each = len(graph.writers) * resid[0].numel() * resid.element_size()
+    size = max(1, memory // each)
+    return [slice(first, first + size) for first in range(0, len(resid), size)]
+
+
+def _changes(
+    graph: EdgeGraph, gpt2: FusedGPT2, base: Run, other: Run, rows: slice
+) -> Float[Tensor, "writer batch pos d_model"]:
+    """What each writer adds in the other run, minus what it adds in the base run."""
+    return writer_outputs(
+        graph, gpt2, lambda site, layer: other.get(site, layer)[rows] - base.get(site, layer)[rows]
+    )
 
 
 def _scores(

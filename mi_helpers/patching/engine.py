@@ -72,6 +72,15 @@ class Setup:
         return torch.stack([evaluate(metric, one) for part in logits for one in part])
 
     @property
+    def gpt2(self) -> FusedGPT2:
+        """The fused model; ValueError when this run goes through the bridge's hooks."""
+        if isinstance(self.engine, FusedEngine):
+            return self.engine.gpt2
+        raise ValueError(
+            "paths and edges need a GPT-2 without hooks of your own: model.reset_hooks()"
+        )
+
+    @property
     def reads(self) -> slice:
         """The positions that any of the metrics reads."""
         n_pos = self.base.tokens.shape[1]

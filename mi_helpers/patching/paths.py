@@ -18,15 +18,13 @@ from torch import Tensor
 
 from mi_helpers.patching.edges import EdgeGraph, Node
 from mi_helpers.patching.engine import MEMORY, Setup, prepare
-from mi_helpers.patching.fused import FusedGPT2
 from mi_helpers.patching.inputs import Inputs, checked_inputs, tokens_of
 from mi_helpers.patching.metric import Metric
-from mi_helpers.patching.resume import FusedEngine
-from mi_helpers.patching.runs import Cell, Edit, Run, rows_mask
+from mi_helpers.patching.runs import Cell, Edit, rows_mask
 from mi_helpers.patching.sites import checked_indices
-from mi_helpers.patching.soundness import assert_self_patch
+from mi_helpers.patching.soundness import assert_full_patch, assert_self_patch
 from mi_helpers.patching.sweep import Sweep
-from mi_helpers.patching.what import Values, What
+from mi_helpers.patching.what import OtherRun, Values, What
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -76,30 +74,25 @@ def path_patch(
     _checked_senders(graph, names, through)
     base = checked_inputs(model, base, what)
     n_pos = tokens_of(base).shape[1]
-    rows = None if positions is None else checked_indices(positions, n_pos, "position")
+    seen = None if positions is None else checked_indices(positions, n_pos, "position")
     setup = prepare(model, base, metric)
-    if not isinstance(setup.engine, FusedEngine):
-        raise ValueError("path patching needs the model without hooks of your own: reset_hooks()")
     began = time.perf_counter()
     with torch.no_grad():
         values = cache(what.values(setup.base, setup.run))
-        sent = _Sent(
-            setup.engine.gpt2, setup.base, values, rows_mask(n_pos, rows), "mlp" in through
-        )
+        targets = assert_full_patch(setup, values, memory) if isinstance(what, OtherRun) else {}
+        sent = _Sent(setup, values, rows_mask(n_pos, seen), "mlp" in through)
         if readers[0].kind == "logits":
-            patched = _to_logits(setup, sent, graph, names)
+            patched = sent.to_logits([graph.writer(name) for name in names])
         else:
-            cells = _to_readers(sent, graph, names, readers)
-            assert_self_patch(setup, cells, memory)
-            patched = setup.run_cells(
-                cells, memory=memory, progress=progress, label="path patching"
-            )["metric"]
+            patched = _to_readers(sent, [graph.writer(n) for n in names], readers, memory, progress)
     index: dict[str, Sequence] = {"sender": names}
     if senders is None:
         index = {"layer": range(graph.n_layers), "head": range(graph.n_heads)}
     shaped = patched.view(*map(len, index.values()), -1)
     seconds = time.perf_counter() - began
-    return Sweep(shaped, tuple(index), index, setup.values["metric"], None, seconds)
+    return Sweep(
+        shaped, tuple(index), index, setup.values["metric"], targets.get("metric"), seconds
+    )
 
 
 def _checked_receivers(graph: EdgeGraph, receivers: str | Sequence[str]) -> list[Node]:
@@ -125,8 +118,7 @@ def _checked_senders(graph: EdgeGraph, names: Sequence[str], through: Sequence[s
 class _Sent:
     """What senders change in the residual stream, and how the change travels."""
 
-    gpt2: FusedGPT2
-    base: Run
+    setup: Setup
     values: Values
     seen: Bool[Tensor, "pos 1"]
     through_mlps: bool
@@ -135,9 +127,9 @@ class _Sent:
         """The other value minus the base run's of what the sender writes, where it is seen."""
         site = {"embed": "resid_pre", "mlp": "mlp_out", "head": "z"}[sender.kind]
         layer = max(0, sender.layer)
-        change = self.values(site, layer) - self.base.get(site, layer)
+        change = self.values(site, layer) - self.setup.base.get(site, layer)
         if sender.kind == "head":
-            change = change[:, :, sender.head] @ self.gpt2.W_O[layer][sender.head]
+            change = change[:, :, sender.head] @ self.setup.gpt2.W_O[layer][sender.head]
         return change * self.seen.to(change.device)
 
     def travel(self, sender: Node, rows: slice) -> Iterator[tuple[int, str, Tensor]]:
@@ -145,61 +137,67 @@ class _Sent:
 
         Only the positions `rows` are followed.
         """
-        change = self.change(sender)[:, rows]
-        for layer in range(max(0, sender.layer), self.gpt2.n_layers):
+        change, gpt2, base = self.change(sender)[:, rows], self.setup.gpt2, self.setup.base
+        for layer in range(max(0, sender.layer), gpt2.n_layers):
             if layer > sender.layer:
                 yield layer, "pre", change
             if layer > sender.layer or sender.kind == "head":
                 yield layer, "mid", change
                 if self.through_mlps:
-                    mid = self.base.get("resid_mid", layer)[:, rows] + change
-                    before = self.base.get("mlp_out", layer)[:, rows]
-                    change = change + self.gpt2.mlp(layer, mid) - before
-        yield self.gpt2.n_layers, "end", change
+                    mid = base.get("resid_mid", layer)[:, rows] + change
+                    change = change + gpt2.mlp(layer, mid) - base.get("mlp_out", layer)[:, rows]
+        yield gpt2.n_layers, "end", change
 
+    def to_logits(self, senders: Sequence[Node]) -> Float[Tensor, "sender batch"]:
+        """The metric with each sender's change added to the last stream, and only there."""
+        setup, patched = self.setup, []
+        for sender in senders:
+            *_, (_, _, change) = self.travel(sender, setup.reads)
+            final = setup.base.final[:, setup.reads] + change
+            patched.append(setup.judge(final[None], setup.metrics["metric"])[0].cpu())
+        return torch.stack(patched)
 
-def _to_logits(
-    setup: Setup, sent: _Sent, graph: EdgeGraph, names: Sequence[str]
-) -> Float[Tensor, "sender batch"]:
-    """The metric with each sender's change added to the last residual stream, and only there."""
-    final, metric = setup.base.final[:, setup.reads], setup.metrics["metric"]
-    patched = []
-    for name in names:
-        *_, (_, _, change) = sent.travel(graph.writer(name), setup.reads)
-        patched.append(setup.judge((final + change)[None], metric)[0].cpu())
-    return torch.stack(patched)
+    def cell(self, sender: Node, readers: Sequence[Node]) -> Cell:
+        """The edits that give the readers what they compute from the sender's change."""
+        return tuple(
+            edit
+            for layer, place, change in self.travel(sender, slice(0, None))
+            for edit in self._edits(layer, place, change, readers)
+        )
+
+    def _edits(
+        self, layer: int, place: str, change: Tensor, readers: Sequence[Node]
+    ) -> Iterator[Edit]:
+        """The edits of the readers of the stream at one place."""
+        here = [node for node in readers if node.layer == layer]
+        gpt2, base, n_pos = self.setup.gpt2, self.setup.base, change.shape[1]
+        if place == "mid" and any(node.kind == "mlp" for node in here):
+            patched = gpt2.mlp(layer, base.get("resid_mid", layer) + change)
+            yield Edit("mlp_out", layer, rows_mask(n_pos), patched)
+        inputs = [node for node in here if node.kind in ("q", "k", "v")]
+        if place == "pre" and inputs:
+            qkv = gpt2.qkv(layer, base.get("resid_pre", layer) + change)
+            for site, value in zip("qkv", qkv, strict=True):
+                heads = [node.head for node in inputs if node.kind == site]
+                if heads:
+                    mask = torch.zeros(n_pos, gpt2.n_heads, dtype=torch.bool)
+                    mask[:, heads] = True
+                    yield Edit(site, layer, mask, value)
 
 
 def _to_readers(
-    sent: _Sent, graph: EdgeGraph, names: Sequence[str], readers: Sequence[Node]
-) -> list[Cell]:
-    """For each sender, the edits that give the receivers what they compute from its change."""
-    cells = []
-    for name in names:
-        edits = [
-            edit
-            for layer, place, change in sent.travel(graph.writer(name), slice(0, None))
-            for edit in _edits(sent, layer, place, change, readers)
-        ]
-        cells.append(tuple(edits))
-    return cells
-
-
-def _edits(
-    sent: _Sent, layer: int, place: str, change: Tensor, readers: Sequence[Node]
-) -> Iterator[Edit]:
-    """The edits of the receivers that read the stream at this place."""
-    here = [node for node in readers if node.layer == layer]
-    n_pos = change.shape[1]
-    if place == "mid" and any(node.kind == "mlp" for node in here):
-        patched = sent.gpt2.mlp(layer, sent.base.get("resid_mid", layer) + change)
-        yield Edit("mlp_out", layer, rows_mask(n_pos), patched)
-    inputs = [node for node in here if node.kind in ("q", "k", "v")]
-    if place == "pre" and inputs:
-        qkv = sent.gpt2.qkv(layer, sent.base.get("resid_pre", layer) + change)
-        for site, value in zip("qkv", qkv, strict=True):
-            heads = [node.head for node in inputs if node.kind == site]
-            if heads:
-                mask = torch.zeros(n_pos, sent.gpt2.n_heads, dtype=torch.bool)
-                mask[:, heads] = True
-                yield Edit(site, layer, mask, value)
+    sent: _Sent, senders: Sequence[Node], readers: Sequence[Node], memory: int, progress: bool
+) -> Float[Tensor, "sender batch"]:
+    """The metric with the readers patched, for some senders at a time: each has its own values."""
+    setup = sent.setup
+    n_places = len({node.layer for node in readers})
+    held = 3 * n_places * setup.base.final.numel() * setup.base.final.element_size()
+    size = max(1, memory // held)
+    parts = []
+    for first in range(0, len(senders), size):
+        cells = [sent.cell(sender, readers) for sender in senders[first : first + size]]
+        if first == 0:
+            assert_self_patch(setup, cells, memory)
+        ran = setup.run_cells(cells, memory=memory, progress=progress, label="path patching")
+        parts.append(ran["metric"])
+    return torch.cat(parts)
