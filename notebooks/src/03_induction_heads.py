@@ -33,7 +33,7 @@ from mi_data.pocket import generator
 n_layers, n_heads, length = model.cfg.n_layers, model.cfg.n_heads, 45
 stories = [generator.sample("story", seed, "test").text for seed in range(160)]
 rows = [model.to_tokens(story)[:, :length] for story in stories]
-texts = torch.cat([row for row in rows if row.shape[1] == length])
+texts = torch.cat([row for row in rows if row.shape[1] == length][:40])
 untrained = mi.untrained(model)
 
 
@@ -487,9 +487,13 @@ claim("composition.through_keys", by_keys, control=by_queries)
 # loss. Compare the same word in both passages, and look at what happens right after a changed word.
 
 # %%
-passages = [generator.sample("fuzzy", seed, "test") for seed in range(60)]
-first_text = next(sample for sample in passages if sample.labels["changed"]).text
-ids = model.to_tokens(first_text)
+passages = [generator.sample("fuzzy", seed, "test") for seed in range(40)]
+starts = [passage.labels["second_start"] for passage in passages]
+fuzzy = [passage.text for passage in passages]
+example = next(
+    t for t, start in zip(fuzzy, starts, strict=True) if t[1 : start - 1] not in t[start:]
+)
+ids = model.to_tokens(example)
 mi.figures.tokens_coloured(
     mi.heads.token_names(model, ids[0, 1:]), loss_by_position(model, ids),
     title="Loss of each token", center=None, unit="nats",
@@ -497,15 +501,16 @@ mi.figures.tokens_coloured(
 
 
 # %%
-def passage_losses(texts, starts):
-    """Mean loss before and after the character at which the second passage starts, in nats."""
-    before, after = [], []
-    for text, start in zip(texts, starts, strict=True):
+def passage_losses(texts):
+    """Mean loss of each text [2, text] before and after its second passage starts, in nats."""
+    rows = [model.to_tokens(text)[0] for text in texts]
+    batch = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)  # padding comes after, unseen
+    losses = mi.metrics.loss(model(batch), batch).cpu()
+    parts = []
+    for text, start, row, loss in zip(texts, starts, rows, losses, strict=True):
         cut = model.to_tokens(text[:start].rstrip()).shape[1]
-        losses = loss_by_position(model, model.to_tokens(text)[:, : model.cfg.n_ctx])
-        before.append(losses[: cut - 1].mean())
-        after.append(losses[cut - 1 :].mean())
-    return torch.stack(before), torch.stack(after)
+        parts.append([loss[: cut - 1].mean(), loss[cut - 1 : len(row) - 1].mean()])
+    return torch.tensor(parts).T
 
 
 # %% [markdown]
@@ -513,13 +518,11 @@ def passage_losses(texts, starts):
 # there, so that nothing repeats.
 
 # %%
-starts = [sample.labels["second_start"] for sample in passages]
-seconds = [sample.text[start:] for sample, start in zip(passages, starts, strict=True)]
-fuzzy = [sample.text for sample in passages]
-firsts = [sample.text[:start] for sample, start in zip(passages, starts, strict=True)]
+seconds = [text[start:] for text, start in zip(fuzzy, starts, strict=True)]
+firsts = [text[:start] for text, start in zip(fuzzy, starts, strict=True)]
 strangers = [first + seconds[i - 1] for i, first in enumerate(firsts)]
 gain, stranger_gain = (
-    torch.sub(*passage_losses(texts, starts)).mean() for texts in (fuzzy, strangers)
+    (before - after).mean() for before, after in map(passage_losses, (fuzzy, strangers))
 )
 claim("fuzzy.gain", gain, control=stranger_gain)
 
@@ -528,10 +531,10 @@ claim("fuzzy.gain", gain, control=stranger_gain)
 # second passages, and their controls.
 
 # %%
-losses = {"nothing ablated": passage_losses(fuzzy, starts)[1]}
+losses = {"nothing ablated": passage_losses(fuzzy)[1]}
 for name, heads in {"induction heads": strong, "equally busy heads": controls}.items():
     with mi.heads.ablate(model, heads, reference=texts):
-        losses[name] = passage_losses(fuzzy, starts)[1]
+        losses[name] = passage_losses(fuzzy)[1]
 rises = {name: loss - losses["nothing ablated"] for name, loss in losses.items()}
 claim("fuzzy.ablation", rises["induction heads"].mean(),
       control=rises["equally busy heads"].mean())  # fmt: skip
