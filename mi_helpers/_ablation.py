@@ -30,30 +30,37 @@ def ablate(
     heads: Sequence[Head],
     *,
     reference: Int[Tensor, "batch pos"] | None = None,
+    positions: Sequence[int] | None = None,
 ) -> Iterator[Firings]:
     """Within the block, these heads write a constant: zero, or their mean on `reference` tokens.
 
-    Replaces each head's `hook_z` at every position; the mean is over the sequences and positions
-    of `reference`. Zero-ablation depends on where the origin lies, which weight processing moves;
-    mean-ablation does not. Yields the count of hooks that fired.
+    Replaces each head's `hook_z` at every position, or only at `positions` (-1 is the last); the
+    mean is over the sequences and positions of `reference`. Zero-ablation depends on where the
+    origin lies, which weight processing moves; mean-ablation does not. Yields the count of hooks
+    that fired.
 
     Raises:
-        ValueError: no head, or one that the model does not have.
+        ValueError: no head, one that the model does not have, or no position.
+        IndexError: when the model runs, a position outside its tokens.
         RuntimeError: at the end of the block, if the ablation was never applied.
     """
     if not heads:
         raise ValueError("no head to ablate: give at least one (layer, head)")
+    if positions is not None and not len(positions):
+        raise ValueError("no position to ablate at: give at least one, or None for all")
     layers: dict[int, list[int]] = {}
     for head in heads:
         layer, index = require_head(model, head)
         layers.setdefault(layer, []).append(index)
     means = None if reference is None else _mean_z(model, reference, sorted(layers))
+    where = slice(None) if positions is None else torch.tensor(positions)[:, None]
     firings = Firings()
 
     def replace(z: Tensor, hook: Any, *, layer: int) -> Tensor:
         firings.count += 1
-        z = z.clone()
-        z[:, :, layers[layer]] = 0.0 if means is None else means[layer][layers[layer]].to(z)
+        z, heads_here = z.clone(), layers[layer]
+        value = 0.0 if means is None else means[layer][heads_here].to(z)
+        z[:, where, heads_here] = value
         return z
 
     hooks = [(f"blocks.{i}.attn.hook_z", partial(replace, layer=i)) for i in layers]

@@ -122,52 +122,7 @@ def singular_directions(
     return SingularDirections((q_a @ u).T[:k], scale * s[:k], (vh @ q_b.T)[:k])
 
 
-@torch.no_grad()
-def copying_eigenvalues(
-    model: TransformerBridge, *, vocabulary: bool = True
-) -> Float[Tensor, "layer head"]:
-    """Copying by eigenvalues, Σ Re λ / Σ |λ|: 1 raises what is read, -1 lowers it.
-
-    λ are the eigenvalues of W_E W_OV W_U, tokens to logits, or of W_OV alone with
-    `vocabulary=False`. Both have at most d_head that are not zero, found as those of the small
-    d_head × d_head product taken in the other order.
-    Source: Elhage et al. 2021, "Summarizing OV/QK Matrices", for the measure.
-    """
-    w_v, w_o = model.OV.A, model.OV.B
-    middle = model.W_U @ model.W_E if vocabulary else torch.eye(model.cfg.d_model).to(w_o)
-    eigenvalues = torch.linalg.eigvals(w_o @ middle @ w_v)
-    return eigenvalues.real.sum(-1) / eigenvalues.abs().sum(-1)
-
-
-@torch.no_grad()
-def copying_percentiles(
-    model: TransformerBridge, tokens: Int[Tensor, " n"], *, through_mlp0: bool = False
-) -> Float[Tensor, "layer head"]:
-    """Copying looked at directly: how high a head ranks the token that it attends to.
-
-    For each token, the head's output when it reads that token's embedding is unembedded; the score
-    is the share of the other `tokens` that get a lower logit than the token itself, averaged. 1:
-    always first, 0.5: by chance, 0: always last. A few hundred random tokens stand in for the
-    vocabulary. With `through_mlp0` the head reads the embedding as the first layer's MLP extends
-    it, which is what later heads of GPT-2 see.
-
-    Raises:
-        ValueError: fewer than two tokens, or tokens outside the vocabulary.
-    """
-    require_vocabulary(model, tokens)
-    if len(tokens) < 2:
-        raise ValueError(f"one token ({tokens.tolist()}) has none to be compared with: give more")
-    read = _embedded(model, tokens, through_mlp0)
-    w_v, w_o, unembed = model.OV.A, model.OV.B, model.W_U[:, tokens]
-    scores = torch.zeros(model.cfg.n_layers, model.cfg.n_heads)
-    for layer in range(model.cfg.n_layers):
-        logits = (read @ w_v[layer]) @ (w_o[layer] @ unembed)
-        lower = logits < logits.diagonal(dim1=1, dim2=2)[:, :, None]
-        scores[layer] = (lower.sum(-1) / (len(tokens) - 1)).mean(-1).cpu()
-    return scores
-
-
-def _embedded(
+def embedded(
     model: TransformerBridge, tokens: Int[Tensor, " n"], through_mlp0: bool
 ) -> Float[Tensor, "n d_model"]:
     """The tokens' embeddings, as they are or with what the first layer's MLP adds to them."""
@@ -206,7 +161,7 @@ def ov_top_tokens(
     `through_mlp0` as in `copying_percentiles`.
     """
     require_vocabulary(model, tokens)
-    read = _embedded(model, tokens, through_mlp0)
+    read = embedded(model, tokens, through_mlp0)
     best = (read @ ov_circuit(model, head)[:-1] @ model.W_U).topk(k).indices
     rows = zip(token_names(model, tokens), best, strict=True)
     return [{"reads": name, "writes": token_names(model, row)} for name, row in rows]

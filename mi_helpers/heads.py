@@ -22,8 +22,6 @@ from mi_helpers._ablation import Firings, ablate
 from mi_helpers._circuits import (
     Head,
     SingularDirections,
-    copying_eigenvalues,
-    copying_percentiles,
     head_name,
     ov_circuit,
     ov_top_tokens,
@@ -34,6 +32,7 @@ from mi_helpers._circuits import (
     with_one,
 )
 from mi_helpers._composition import composition_baseline, composition_scores
+from mi_helpers._copying import copying_eigenvalues, copying_percentiles, copying_top_k
 from mi_helpers._stream import require_tokens
 from mi_helpers._virtual_heads import VirtualHead, isolated_path, virtual_head
 
@@ -49,11 +48,13 @@ __all__ = [
     "composition_scores",
     "copying_eigenvalues",
     "copying_percentiles",
+    "copying_top_k",
     "head_name",
     "isolated_path",
     "offset_targets",
     "ov_circuit",
     "ov_top_tokens",
+    "position_targets",
     "positional_overlap",
     "qk_circuit",
     "singular_directions",
@@ -121,6 +122,31 @@ def offset_targets(tokens: Int[Tensor, "batch pos"], offset: int) -> Bool[Tensor
         raise ValueError(f"offset must be from {1 - n_pos} to 0 for {n_pos} tokens, got {offset}")
     place = torch.arange(n_pos, device=tokens.device)
     return (place[None, :] == place[:, None] + offset).expand(len(tokens), -1, -1)
+
+
+def position_targets(
+    tokens: Int[Tensor, "batch pos"],
+    query: int | Int[Tensor, " batch"],
+    key: int | Int[Tensor, " batch"],
+) -> Bool[Tensor, "batch query key"]:
+    """One query and one key a prompt, such as the roles in `PromptPairs.positions`.
+
+    `position_targets(tokens, -1, pairs.positions["S2"])` asks what the last token makes of S2.
+    Combine keys with `|`. ValueError for a position outside the prompts, or a key after its query,
+    which attention never sees.
+    """
+    require_tokens(tokens, [])
+    batch, n_pos = tokens.shape
+    query, key = (torch.as_tensor(p, device=tokens.device).expand(batch) for p in (query, key))
+    for name, where in (("query", query), ("key", key)):
+        if (where >= n_pos).any() or (where < -n_pos).any():
+            raise ValueError(f"{name} {where.tolist()} is outside prompts of {n_pos} tokens")
+    query, key = query % n_pos, key % n_pos
+    if (key > query).any():
+        raise ValueError(f"the keys {key.tolist()} come after the queries {query.tolist()}")
+    mask = torch.zeros(batch, n_pos, n_pos, dtype=torch.bool, device=tokens.device)
+    mask[torch.arange(batch), query, key] = True
+    return mask
 
 
 @torch.no_grad()

@@ -72,6 +72,23 @@ def test_offset_targets_are_one_diagonal():
     assert mask[1].nonzero().tolist() == [[4, 0], [5, 1]]
 
 
+def test_position_targets_are_one_pair_a_prompt():
+    tokens, keys = torch.zeros(3, 6, dtype=torch.long), torch.tensor([0, 4, 2])
+    mask = heads.position_targets(tokens, -1, keys)
+    assert mask.nonzero().tolist() == [[0, 5, 0], [1, 5, 4], [2, 5, 2]]
+    own = heads.position_targets(tokens, torch.tensor([3, 4, -1]), keys)
+    assert own.nonzero().tolist() == [[0, 3, 0], [1, 4, 4], [2, 5, 2]]
+
+
+@pytest.mark.parametrize(
+    ("query", "key", "message"),
+    [(6, 0, r"query \[6, 6\] is outside prompts of 6"), (-1, -7, "key"), (2, 3, "come after")],
+)
+def test_impossible_positions_are_refused(query, key, message):
+    with pytest.raises(ValueError, match=message):
+        heads.position_targets(torch.zeros(2, 6, dtype=torch.long), query, key)
+
+
 def test_the_published_stripe_is_prefix_matching_and_one_query_more(tiny_model):
     tokens = repeated_tokens(tiny_model, 2, 9, bos=False)
     matching = heads.token_targets(tokens, "induction")
@@ -306,6 +323,21 @@ def test_copying_through_the_first_mlp_reads_what_later_heads_see(tiny_model):
     ]
 
 
+def test_copying_top_k_equals_the_top_tokens_and_reads_the_bottom_too(tiny_model):
+    some = torch.tensor([3, 14, 200, 60, 7, 9, 80])
+    raised, lowered = heads.copying_top_k(tiny_model, some, 40)
+    for layer, head in every_head(tiny_model):
+        top = heads.ov_top_tokens(tiny_model, (layer, head), some, 40, through_mlp0=True)
+        want = sum(row["reads"] in row["writes"] for row in top) / len(some)
+        assert raised[layer, head].item() == pytest.approx(want)
+        block = tiny_model.blocks[0]
+        read = tiny_model.W_E[some] + block.mlp(block.ln2(tiny_model.W_E[some][None]))[0]
+        logits = read @ heads.ov_circuit(tiny_model, (layer, head))[:-1] @ tiny_model.W_U
+        below = (logits < logits.gather(1, some[:, None])).sum(-1)
+        assert lowered[layer, head].item() == pytest.approx((below < 40).float().mean().item())
+    assert raised.max() > 0 and not torch.equal(raised, lowered)
+
+
 def test_top_tokens_and_skip_trigrams_equal_the_whole_tables(tiny_model):
     head, some = (1, 0), torch.tensor([20, 300])
     ov = tiny_model.W_E @ heads.ov_circuit(tiny_model, head)[:-1] @ tiny_model.W_U
@@ -342,6 +374,8 @@ def test_other_bad_arguments_are_refused(tiny_model):
         (lambda: heads.singular_directions(tiny_model, (0, 0), k=9), "d_head = 8, got 9"),
         (lambda: heads.copying_percentiles(tiny_model, inside), "one token"),
         (lambda: heads.copying_percentiles(tiny_model, outside), "9999"),
+        (lambda: heads.copying_top_k(tiny_model, outside), "9999"),
+        (lambda: heads.copying_top_k(tiny_model, inside, 0), "got 0"),
         (lambda: heads.ov_top_tokens(tiny_model, (0, 0), torch.zeros(0).long()), "list of token"),
         (lambda: heads.composition_scores(tiny_model, "QX"), "'QX'"),
         (lambda: heads.composition_baseline(tiny_model, draws=0), "got 0"),
@@ -489,6 +523,33 @@ def test_mean_ablation_writes_the_mean_of_the_reference(tiny_model, tokens):
     assert torch.allclose(ablated, mean.expand_as(ablated), atol=1e-6) and mean.abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("reference", [False, True])
+def test_ablation_at_some_positions_leaves_the_others(tiny_model, tokens, reference):
+    name, later = "blocks.0.attn.hook_z", "blocks.1.hook_resid_pre"
+    before = run(tiny_model, tokens, name, later)
+    other = repeated_tokens(tiny_model, 2, 5, seed=8) if reference else None
+    with heads.ablate(tiny_model, [(0, 1), (0, 3)], reference=other, positions=[4, -2]):
+        after = run(tiny_model, tokens, name, later)
+    mean = run(tiny_model, other, name)[name].mean((0, 1)) if reference else torch.zeros(4, 8)
+    place, last = [4, tokens.shape[1] - 2], tokens.shape[1] - 1
+    for head in (1, 3):
+        for position in place:
+            got = after[name][:, position, head]
+            assert torch.allclose(got, mean[head].expand_as(got), atol=1e-6)
+    kept = [p for p in range(last + 1) if p not in place]
+    assert torch.equal(after[name][:, kept], before[name][:, kept])
+    assert torch.equal(after[name][:, :, [0, 2]], before[name][:, :, [0, 2]])
+    changed = (after[later] - before[later]).abs().amax((0, 2)) > 1e-5
+    assert changed.nonzero().flatten().tolist() == place
+
+
+def test_ablation_at_positions_that_are_not_there_is_refused(tiny_model, tokens):
+    with pytest.raises(ValueError, match="no position to ablate at"):
+        heads.ablate(tiny_model, [(0, 0)], positions=[]).__enter__()
+    with pytest.raises(IndexError), heads.ablate(tiny_model, [(0, 0)], positions=[99]):
+        tiny_model(tokens)
+
+
 def test_zero_ablation_equals_cutting_the_head_off_its_output(tiny_model, tokens):
     with heads.ablate(tiny_model, [(1, 2)]):
         ablated = tiny_model(tokens)
@@ -600,6 +661,8 @@ def test_weights_tell_what_was_built(built):
     some = torch.arange(100, 300)
     assert heads.copying_percentiles(built, some)[1, 1] > 0.99
     assert heads.copying_eigenvalues(built)[1, 1] > 0.9
+    raised, lowered = heads.copying_top_k(built, some, 1, through_mlp0=False)
+    assert raised[1, 1] == 1 and lowered[1, 1] == 0
     rows = heads.ov_top_tokens(built, (1, 1), some, 1)
     assert all(row["writes"] == [row["reads"]] for row in rows)
     rows = heads.skip_trigrams(built, (0, 1), some, 1)
