@@ -1,0 +1,1 @@
+"""Circuits that were published, for comparison."""
