@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from mi_helpers import figures
 from mi_helpers.figures import style
+from mi_helpers.figures.html import Html
 from mi_helpers.figures.rendering import PLOTLY, WIDGET, make_static, use_renderer
 
 TOKENS = ["<|endoftext|>", "When", " Mary", " and", " John", ",", " John", "\n"]
@@ -427,6 +428,31 @@ def test_explore_starts_at_its_choice_and_leaves_that_twin() -> None:
     view = figures.explore(draw, start={"layer": 4}, layer=range(6), name=["a", "b"])
     assert view.twin == "4 a" and calls == [(4, "a")]
     assert "layer = 4, name = a" in str(view.caption())
+
+
+@pytest.mark.parametrize("kind", ["plotly", "html"])
+def test_explore_fills_its_live_view_without_capturing(kind: str, monkeypatch) -> None:
+    import ipywidgets
+
+    def draw(layer: int) -> object:
+        return figures.bars([layer], ["a"], title="x", ylabel="y") if kind == "plotly" else Html(
+            f"<p>{layer}</p>"
+        )  # fmt: skip
+
+    def captured(output: object) -> None:
+        raise AssertionError("nbclient answers captured output, and can then wait for ever")
+
+    shown: list = []
+    monkeypatch.setattr(pio.renderers, "default", "plotly_mimetype")
+    monkeypatch.setattr(ipywidgets.Output, "__enter__", captured)
+    monkeypatch.setattr("IPython.display.display", shown.append)
+    view = figures.explore(draw, layer=[3, 4])
+    view._ipython_display_()
+    (out,) = [child for child in shown[0].children if isinstance(child, ipywidgets.Output)]
+    assert shown[1] is view.twin and len(shown) == 3
+    (output,) = out.outputs
+    mime = "application/vnd.plotly.v1+json" if kind == "plotly" else "text/html"
+    assert output["output_type"] == "display_data" and mime in output["data"]
 
 
 @pytest.mark.parametrize(

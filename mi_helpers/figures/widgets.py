@@ -49,10 +49,26 @@ class Explorer:
             control.observe(redraw, "value")
         marker = ipywidgets.HTML(_HIDE_TWIN.format(key=f"mi-live-{id(self)}"))
         display(ipywidgets.VBox([*self.controls.values(), out, marker]))
-        redraw()
-        if "google.colab" not in sys.modules:  # where widgets always work and the twin would show
-            display(self.twin)
-            display(self.caption())
+        if "google.colab" in sys.modules:  # where widgets always work and the twin would show
+            redraw()
+            return
+        display(self.twin)
+        display(self.caption())
+        # Set, not captured: what is captured while a cell runs, nbclient sends back to the kernel
+        # on the socket where it awaits the end of the cell, and it can then miss that end for ever.
+        out.outputs = (_as_output(self.twin),)
+
+
+def _as_output(view: Any) -> dict[str, Any]:
+    """Return `view` as the cell output that displaying it would make."""
+    from IPython.core.interactiveshell import InteractiveShell
+
+    if hasattr(view, "_repr_mimebundle_"):  # plotly's, which the formatter would show at once
+        bundle = view._repr_mimebundle_()
+        data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
+    else:
+        data, metadata = InteractiveShell.instance().display_formatter.format(view)
+    return {"output_type": "display_data", "data": data, "metadata": metadata}
 
 
 def explore(
