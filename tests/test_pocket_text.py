@@ -163,3 +163,10 @@ def test_a_repeated_span_repeats():
     assert len(span.starts) == 3
     copies = {span.tokens[s : s + 7] for s in span.starts}
     assert len(copies) == 1 and 0 not in span.tokens
+
+
+def test_only_what_the_span_determines_is_trained_on():
+    span = corpus.RepeatedSpan((5, 6, 7, 9, 5, 6, 7), 3, (0, 4))
+    flags = [token >= corpus.NOISE for token in corpus.flagged(span)]
+    assert flags == [True] * 5 + [False] * 2
+    assert [t & (corpus.NOISE - 1) for t in corpus.flagged(span)] == list(span.tokens)

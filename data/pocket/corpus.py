@@ -13,6 +13,8 @@ from .generator import document
 
 ROW = 128
 BOS_ID = 0
+NOISE = 1 << 15
+"""Added to a token that was drawn at random: the loss leaves it out, it would teach noise."""
 
 
 @dataclass(frozen=True)
@@ -48,16 +50,25 @@ def repeated_span(
     return RepeatedSpan(tuple(tokens), length, tuple(starts))
 
 
-def shuffled_segment(rng: random.Random, text: list[int]) -> list[int]:
+def flagged(span: RepeatedSpan) -> list[int]:
+    """The span's tokens, `NOISE` added to those that nothing before them determines."""
+    known = {start + i for start in span.starts[1:] for i in range(1, span.length)}
+    return [t if i in known else t | NOISE for i, t in enumerate(span.tokens)]
+
+
+def shuffled_segment(rng: random.Random, text: list[int]) -> RepeatedSpan:
     """The tokens of a text in a random order, twice: common words repeated without grammar."""
     words = rng.sample(text, min(len(text), 24))
-    return words + words
+    return RepeatedSpan((*words, *words), len(words), (0, len(words)))
 
 
 def stream(
     tokenizer: Tokenizer, seed: int, repeats: float, split: str = "train"
 ) -> Iterator[tuple[list[int], bool]]:
-    """Token lists, and whether each is a repeated span: a share ``repeats`` of all tokens."""
+    """Token lists, and whether each is a repeated span: a share ``repeats`` of all tokens.
+
+    Random tokens of the spans are `flagged`.
+    """
     rng = random.Random(seed)
     vocab_size = tokenizer.get_vocab_size()
     written = repeated = 1
@@ -68,19 +79,19 @@ def stream(
             written += len(encoding.ids) + 1
             while repeated < repeats * (written + repeated):
                 shuffled = rng.random() < 0.2
-                again = (
+                span = (
                     shuffled_segment(rng, encoding.ids)
                     if shuffled
-                    else list(repeated_span(rng, vocab_size).tokens)
+                    else repeated_span(rng, vocab_size)
                 )
-                repeated += len(again) + 1
-                yield again, True
+                repeated += len(span.tokens) + 1
+                yield flagged(span), True
 
 
 def rows(
     tokenizer: Tokenizer, count: int, seed: int, repeats: float, split: str = "train"
 ) -> np.ndarray:
-    """``count`` rows of `ROW` tokens [count, ROW], each starting with BOS.
+    """``count`` rows of `ROW` tokens [count, ROW], each starting with BOS; some with `NOISE`.
 
     Documents follow each other separated by BOS; the last one of a row is cut where the row ends,
     and the next row starts with a new document. A repeated span that does not fit waits for a row
