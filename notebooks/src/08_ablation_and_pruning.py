@@ -20,6 +20,8 @@
 # - cut the rank of what a model writes, by its weights and by its activations;
 # - test whether a circuit is complete and minimal;
 # - compare ten rankings of the same heads by cost, agreement and recall.
+#
+# Like notebook 07 this one is written for GPT-2's architecture.
 
 # %% [markdown]
 # ## 1. Three ways to take a part away
@@ -351,8 +353,14 @@ kinds = {"indirect objects": mi.prompts.ioi, "agreement": mi.prompts.agreement,
 scoring, judging = (
     {name: kind(model, 16, seed=seed) for name, kind in kinds.items()} for seed in (3, 4)
 )
-W_V, W_O = model.W_V.detach(), model.W_O.detach()
-magnitude = ((W_V.mT @ W_V) * (W_O @ W_O.mT)).sum((-1, -2)).sqrt().cpu()  # |W_V W_O| of each head
+
+# %% [markdown]
+# The size of a head's weights is the length of $W_V W_O$, taken as one long list of numbers. (The
+# code never builds this matrix.)
+
+# %%
+W_V, W_O = model.W_V, model.W_O
+magnitude = ((W_V.mT @ W_V) * (W_O @ W_O.mT)).sum((-1, -2)).sqrt().cpu()
 
 
 def head_scores(prompts):
@@ -435,7 +443,16 @@ claim("prune.heads", by_effect, control=by_magnitude)
 from mi_helpers.patching.gradients import gradients
 
 posts = [f"blocks.{i}.mlp.hook_post" for i in range(n_layers)]
-W_in, W_out = model.W_in.detach(), model.W_out.detach()
+
+
+def means(prompts):
+    """The mean activation of each neuron on the corrupt twins, by hook."""
+    cache = model.run_with_cache(prompts.corrupt_tokens, names_filter=posts)[1]
+    return {hook: cache[hook].mean((0, 1)) for hook in posts}
+
+
+# %%
+W_in, W_out = model.W_in, model.W_out
 
 
 def neuron_scores(prompts):
@@ -449,12 +466,6 @@ def neuron_scores(prompts):
     random = torch.rand(size.shape, generator=torch.Generator().manual_seed(0))
     attribution = torch.stack(change).sum((1, 2)).abs()
     return {"magnitude": size, "attribution": attribution, "at random": random.to(size)}
-
-
-def means(prompts):
-    """The mean activation of each neuron on the corrupt twins, by hook."""
-    cache = model.run_with_cache(prompts.corrupt_tokens, names_filter=posts)[1]
-    return {hook: cache[hook].mean((0, 1)) for hook in posts}
 
 
 # %%
@@ -475,6 +486,7 @@ def neuron_accuracy(score, kept, prompts):
     return mi.metrics.accuracy(logits, prompts.answer_tokens)
 
 
+# %%
 with torch.no_grad():
     neuron_curves = {
         by: torch.stack([neuron_accuracy(score, kept, judging["facts"]) for kept in kept_shares])
@@ -637,7 +649,7 @@ def gained(losses):
 claim("rank.pca", gained(by_rank["PCA of activations"]),
       control=gained(by_rank["random directions"]))  # fmt: skip
 claim("rank.weights", gained(by_rank["SVD of weights"]),
-      control=gained(by_rank["random directions"]))  # fmt: skip
+      control=gained(by_rank["PCA of activations"]))  # fmt: skip
 
 # %% [markdown]
 # ## 8. Is the circuit complete? Is it minimal?
@@ -826,6 +838,7 @@ def leaving(values):
     return torch.tensor([total[name] for name in names]).view(n_layers, n_heads)
 
 
+# %%
 def edges(steps):
     """EAP scores, or EAP-IG's with several steps, added up by head."""
     path = patching.Integrated(steps) if steps > 1 else patching.At()
@@ -905,6 +918,7 @@ def first_heads(values):
     return {names[i] for i in values.flatten().topk(n_first).indices}
 
 
+# %%
 votes = [name for values in importance.values() for name in first_heads(values)]
 reference = reference or {name for name in names if votes.count(name) >= len(methods) / 2}
 recall = {
@@ -989,11 +1003,11 @@ check.tied_rank_correlation(tied_rank_correlation)
 # - Zero asks what happens without a part in a world that never was; the mean removes what varies;
 #   resampling puts in wrong information. Only zero depends on how the weights are written down.
 # - Single ablations miss backups. What a head says and what is lost without it are two numbers.
-# - Pruning by what a part does beats pruning by how large its weights are; and few directions of
-#   the activations carry most of what the MLPs write.
+# - Pruning asks how little is enough. Ranks by what a part *does* and by how large its weights are
+#   are judged by the same curve, and so are the directions of activations and of weights.
 # - Completeness finds reserves that faithfulness cannot see; minimality finds passengers.
-# - Ten methods rank the same heads, at costs that differ a hundredfold. They agree in part, and
-#   where they do not, they answer different questions.
+# - Ten methods rank the same heads, at very different costs. They agree in part, and where they do
+#   not, they answer different questions.
 #
 # **What we have not shown.** That any ranking is *the* right one. A reference made by hand rests on
 # path patching and on its authors' judgement, and a poll on nothing more than agreement.
