@@ -170,3 +170,12 @@ def test_only_what_the_span_determines_is_trained_on():
     flags = [token >= corpus.NOISE for token in corpus.flagged(span)]
     assert flags == [True] * 5 + [False] * 2
     assert [t & (corpus.NOISE - 1) for t in corpus.flagged(span)] == list(span.tokens)
+
+
+def test_the_last_documents_are_drawn_from_their_own_mix():
+    assert set(g.LATE_MIX) == set(g.MIX) == set(g.KINDS)
+    rng = random.Random(0)
+    kinds = [g.document(rng, mix=g.LATE_MIX).kind for _ in range(300)]
+    usual = [g.document(rng).kind for _ in range(300)]
+    assert kinds.count("agreement") > usual.count("agreement") + 10
+    assert {d.kind for d in (g.document(i, mix={"years": 1}) for i in range(5))} == {"years"}

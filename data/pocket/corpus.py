@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from tokenizers import Tokenizer
 
-from .generator import document
+from .generator import MIX, document
 
 ROW = 128
 BOS_ID = 0
@@ -63,7 +63,7 @@ def shuffled_segment(rng: random.Random, text: list[int]) -> RepeatedSpan:
 
 
 def stream(
-    tokenizer: Tokenizer, seed: int, repeats: float, split: str = "train"
+    tokenizer: Tokenizer, seed: int, repeats: float, mix: Mapping[str, float] = MIX
 ) -> Iterator[tuple[list[int], bool]]:
     """Token lists, and whether each is a repeated span: a share ``repeats`` of all tokens.
 
@@ -73,7 +73,7 @@ def stream(
     vocab_size = tokenizer.get_vocab_size()
     written = repeated = 1
     while True:
-        texts = [document(rng, split).text for _ in range(512)]
+        texts = [document(rng, mix=mix).text for _ in range(512)]
         for encoding in tokenizer.encode_batch(texts):
             yield encoding.ids, False
             written += len(encoding.ids) + 1
@@ -89,7 +89,11 @@ def stream(
 
 
 def rows(
-    tokenizer: Tokenizer, count: int, seed: int, repeats: float, split: str = "train"
+    tokenizer: Tokenizer,
+    count: int,
+    seed: int,
+    repeats: float,
+    mix: Mapping[str, float] = MIX,
 ) -> np.ndarray:
     """``count`` rows of `ROW` tokens [count, ROW], each starting with BOS; some with `NOISE`.
 
@@ -98,7 +102,7 @@ def rows(
     of its own, or its later copies would be lost.
     """
     out = np.full((count, ROW), BOS_ID, dtype=np.uint16)
-    source = stream(tokenizer, seed, repeats, split)
+    source = stream(tokenizer, seed, repeats, mix)
     row: list[int] = []
     waiting: list[list[int]] = []
     filled = 0

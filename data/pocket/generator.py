@@ -12,7 +12,7 @@ pairs and combinations only.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from . import facts, forms, opinions, people, requests, stories
 from .text import SPLITS, Prompt, Sample
@@ -64,6 +64,21 @@ MIX: dict[str, float] = {
     "story": 4,
     "fuzzy": 5,
 }
+# Towards the end of training: more of what is learned late, where one word early in a text decides.
+LATE_MIX: dict[str, float] = MIX | {
+    "ioi": 18,
+    "pronouns": 13,
+    "possessives": 4,
+    "fact": 8,
+    "profile": 8,
+    "opinion": 24,
+    "taste": 3,
+    "agreement": 18,
+    "years": 6,
+    "request": 13,
+    "story": 3,
+    "fuzzy": 3,
+}
 
 
 def _rng(seed: int | random.Random) -> random.Random:
@@ -94,7 +109,9 @@ def prompt(kind: str, seed: int | random.Random, split: str = "test", **options)
     return _PROMPTERS[kind](_rng(seed), split, **options)
 
 
-def document(seed: int | random.Random, split: str = "train") -> Sample:
-    """A text to train on: a kind drawn from `MIX`."""
+def document(
+    seed: int | random.Random, split: str = "train", mix: Mapping[str, float] = MIX
+) -> Sample:
+    """A text to train on: a kind drawn from ``mix`` (relative shares of documents by kind)."""
     rng = _rng(seed)
-    return sample(rng.choices(tuple(MIX), tuple(MIX.values()))[0], rng, split)
+    return sample(rng.choices(tuple(mix), tuple(mix.values()))[0], rng, split)

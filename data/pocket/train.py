@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from .corpus import NOISE, ROW, rows
+from .generator import LATE_MIX
 from .tokenizer import build
 
 
@@ -35,8 +36,9 @@ from .tokenizer import build
 class Recipe:
     """All that decides the weights.
 
-    ``early`` is the share of the rows, the first ones, with more repeated spans (``repeats_early``
-    of their tokens): induction heads form on them, and the rows after them need fewer.
+    The first rows (a share ``early`` of all) hold more repeated spans, ``repeats_early`` of their
+    tokens against ``repeats``: induction heads form on them, and the rows after them need fewer.
+    From the share ``late`` on, documents are drawn from `LATE_MIX`.
     """
 
     n_layers: int = 6
@@ -44,7 +46,7 @@ class Recipe:
     n_heads: int = 6
     n_ctx: int = ROW
     vocab_size: int = 4096
-    tokens: int = 16_000_000
+    tokens: int = 21_000_000
     batch_rows: int = 32
     lr_attention: float = 0.01
     lr_mlp: float = 0.005
@@ -53,10 +55,11 @@ class Recipe:
     lr_rest: float = 2e-3
     weight_decay: float = 0.2
     warmup: float = 0.01
-    decay_from: float = 0.2187
-    early: float = 0.2187
+    decay_from: float = 0.1667
+    early: float = 0.16665
+    late: float = 0.60476
     repeats_early: float = 0.4
-    repeats_late: float = 0.12
+    repeats: float = 0.12
     seed: int = 0
 
     @property
@@ -223,10 +226,13 @@ def prepare(folder: Path, r: Recipe) -> None:
     if not (folder / "rows.npy").exists():
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         count = r.steps * r.batch_rows
-        first = int(r.early * count)
-        early = rows(tokenizer, first, 2 * r.seed, r.repeats_early)
-        late = rows(tokenizer, count - first, 2 * r.seed + 1, r.repeats_late)
-        data = np.concatenate([early, late])
+        first, last = int(r.early * count), int(r.late * count)
+        phases = [
+            rows(tokenizer, first, 3 * r.seed, r.repeats_early),
+            rows(tokenizer, last - first, 3 * r.seed + 1, r.repeats),
+            rows(tokenizer, count - last, 3 * r.seed + 2, r.repeats, LATE_MIX),
+        ]
+        data = np.concatenate(phases)
 
         def save(path: Path) -> None:
             with open(path, "wb") as handle:
