@@ -13,6 +13,8 @@ EXERCISES := $(wildcard notebooks/exercises/*.ipynb)
 ROOT_FLAG := $(if $(filter 0,$(shell id -u 2>/dev/null)),--allow-root)
 # One thread a process, strict claims, no network: how the tests run.
 STRICT := OMP_NUM_THREADS=1 MI_STRICT=1 MI_MODEL=$(MODEL) HF_HUB_OFFLINE=1
+# Seconds for a cell, whose error shows the cell, and for a notebook, whose error cannot.
+NB_LIMITS := --nbmake-timeout=300 --timeout=900
 
 .DEFAULT_GOAL := help
 .PHONY: help lab test run env lint unit test-notebooks test-twice test-browser notebooks readme bench \
@@ -49,7 +51,7 @@ unit: env ## run the unit tests
 	$(STRICT) $(BIN)/pytest -n $(JOBS) --dist loadgroup --ignore=tests/browser -m "not notebooks"
 
 test-notebooks: env ## run every notebook, full and learner's, with strict claims
-	$(STRICT) MI_CLAIMS_DIR="$(CURDIR)/build/claims" $(BIN)/pytest --nbmake --nbmake-timeout=600 \
+	$(STRICT) MI_CLAIMS_DIR="$(CURDIR)/build/claims" $(BIN)/pytest --nbmake $(NB_LIMITS) \
 		-n $(JOBS) --durations=0 $(NOTEBOOKS) $(EXERCISES)
 
 test-twice: env ## run every notebook's cells twice in a row (after make test-notebooks)
