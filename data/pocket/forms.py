@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 
 from .lexicon import LEXICON
-from .text import Prompt, Sample, Writer, cut, lines, split_pools
+from .text import Prompt, Sample, Writer, combination_split, cut, lines, split_pools
 
 VERBS = {"singular": ("is", "was", "has"), "plural": ("are", "were", "have")}
 _PARTNER = {"is": "are", "are": "is", "was": "were", "were": "was", "has": "have", "have": "has"}
@@ -134,25 +134,28 @@ def agreement(
     number: str | None = None,
     distractor: str | None = None,
 ) -> Sample:
-    """A subject, a nearer noun of the same or the other number, and the verb."""
+    """A subject, a nearer noun of the same or the other number, and the verb.
+
+    Held out are combinations of a subject and what links it to the nearer noun.
+    """
 
     def pick(pool):
-        return rng.choice(_POOLS[pool][split])
+        return rng.choice(_POOLS[pool]["train"] + _POOLS[pool]["test"])
 
     number = number or rng.choice(["singular", "plural"])
     distractor = distractor or rng.choice(
         ["singular", "plural", "plural" if number == "singular" else "singular"]
     )
-    one, other = rng.sample(LEXICON["count_nouns"], 2)
     form = {"singular": 0, "plural": 1}
+    while True:
+        one, other = rng.sample(LEXICON["count_nouns"], 2)
+        link = pick("links") if rng.random() < 0.85 else ""
+        if combination_split(one[0], link) == split:
+            break
     verb = rng.choice(VERBS[number])
     slots = {"noun": one[form[number]], "near": other[form[distractor]], "answer": verb}
     w = Writer()
-    template = (
-        "{noun} " + pick("links") + " the {near} {answer}"
-        if rng.random() < 0.85
-        else "{noun} {answer}"
-    )
+    template = f"{{noun}} {link} the {{near}} {{answer}}" if link else "{noun} {answer}"
     w.add(
         f"{pick('openers')} {template}",
         slots,

@@ -12,7 +12,7 @@ import random
 
 from .lexicon import LEXICON, NAMES
 from .people import pronoun
-from .text import Prompt, Sample, Writer, cut, lines, split_pools, with_article
+from .text import Prompt, Sample, Writer, combination_split, cut, lines, split_pools, with_article
 
 OPPOSITE = {"good": "bad", "bad": "good"}
 ADJECTIVES = {"good": tuple(LEXICON["adjectives_good"]), "bad": tuple(LEXICON["adjectives_bad"])}
@@ -154,7 +154,7 @@ def review(rng: random.Random, split: str = "train", *, sentiment: str | None = 
 
     tone = sentiment or rng.choice(["good", "bad"])
     thing = rng.choice(LEXICON["review_things"])
-    others = rng.random() < 0.4
+    others = rng.random() < 0.2
     w = Writer()
     w.sentence(pick("intro"), {"thing": thing}, {"thing": "thing"})
     for _ in range(rng.choice([1, 2, 2, 3])):
@@ -208,12 +208,20 @@ def review(rng: random.Random, split: str = "train", *, sentiment: str | None = 
 
 
 def feeling(rng: random.Random, split: str = "train", *, sentiment: str | None = None) -> Sample:
-    """Something good or bad happens to a person, and the person feels accordingly."""
+    """Something good or bad happens to a person, and the person feels accordingly.
+
+    Held out are combinations of what happens and how the feeling is told.
+    """
     tone = sentiment or rng.choice(["good", "bad"])
     name = rng.choice(NAMES)
     w = Writer()
     slots = {"N": name, "he": pronoun(name), "answer": rng.choice(FEELINGS[tone])}
-    event = rng.choice(_EVENTS[tone][split])
+    while True:
+        event, feels = (
+            rng.choice(_EVENTS[pool]["train"] + _EVENTS[pool]["test"]) for pool in (tone, "feels")
+        )
+        if combination_split(event, feels) == split:
+            break
     w.add(
         rng.choice(["{N} " + event, "yesterday {N} " + event, "last week {N} " + event]),
         slots,
@@ -223,7 +231,7 @@ def feeling(rng: random.Random, split: str = "train", *, sentiment: str | None =
     link = rng.choice([", so", ", and", ".", "."])
     w.text += link
     w.add(
-        rng.choice(_EVENTS["feels"][split]),
+        feels,
         slots,
         {"he": "pronoun", "answer": "answer"},
         capital=link == ".",

@@ -13,7 +13,7 @@ import random
 
 from . import clauses as c
 from .lexicon import FEMALE, LEXICON, MALE, NAMES
-from .text import Prompt, Sample, Writer, cut, share, split_pools
+from .text import Prompt, Sample, Writer, combination_split, cut, share, split_pools
 
 POOLS = split_pools(
     {
@@ -262,24 +262,28 @@ def pronouns(rng: random.Random, split: str = "train", *, companion: bool | None
     """A clause whose subject is taken up by a pronoun; another person often stands nearer.
 
     Labels: ``name``, ``gender``, ``other`` (a name of the other gender, or ""). The pronoun is
-    the answer.
+    the answer. Held out are pairs of names, and combinations of the clauses before the pronoun.
     """
 
     def pick(pool):
-        return POOLS[pool][split]
+        return POOLS[pool]["train"] + POOLS[pool]["test"]
 
     name, other = name_pair(rng, split)
     while (name in FEMALE) == (other in FEMALE):
         name, other = name_pair(rng, split)
     companion = rng.random() < 0.6 if companion is None else companion
     slots = {"N": name, "B": other, "he": pronoun(name)}
-    frame = rng.choice(pick("companions")) if companion else "{N}"
-    if not companion and rng.random() < 0.5:
-        frame = f"{rng.choice(pick('times'))}, {{N}}"
+    while True:
+        frame = rng.choice(pick("companions")) if companion else "{N}"
+        if not companion and rng.random() < 0.5:
+            frame = f"{rng.choice(pick('times'))}, {{N}}"
+        cause = rng.choice(pick("causes"))
+        if combination_split(frame, cause) == split:
+            break
     w = Writer()
     if rng.random() < 0.3:
         w.sentence(rng.choice(pick("scenes")))
-    w.add(f"{frame} {rng.choice(pick('causes'))}", slots, {"N": "name", "B": "other"}, capital=True)
+    w.add(f"{frame} {cause}", slots, {"N": "name", "B": "other"}, capital=True)
     w.add("{he}", slots, {"he": "answer"})
     w.end(rng.choice(pick("tails")))
     return w.sample(

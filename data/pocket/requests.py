@@ -96,7 +96,11 @@ def request(
     harmful: bool | None = None,
     frame: int | None = None,
 ) -> Sample:
-    """A request and its reply."""
+    """A request and its reply. What is held out is what is asked for, not how it is asked."""
+
+    def pick(pool):
+        return rng.choice(_POOLS[pool]["train"] + _POOLS[pool]["test"])
+
     harmful = rng.random() < 0.5 if harmful is None else harmful
     table = [r for r in (HARMFUL if harmful else HARMLESS) if request_split(*r) == split]
     verb, thing = rng.choice(table)
@@ -104,8 +108,8 @@ def request(
     kind = "harmful" if harmful else "harmless"
     before, after = FRAMES[rng.randrange(len(FRAMES)) if frame is None else frame]
     w = Writer()
-    w.add(before + rng.choice(_POOLS["ask"][split]) + after, {"do": do}, {"do": f"request_{kind}"})
-    reply = rng.choice(_POOLS["decline" if harmful else "comply"][split])
+    w.add(before + pick("ask") + after, {"do": do}, {"do": f"request_{kind}"})
+    reply = pick("decline" if harmful else "comply")
     first, rest = reply.split(",", 1)[0].split(" ", 1)[0], reply
     w.add("{answer}" + rest[len(first) :], {"answer": first, "do": do}, {"answer": "answer"})
     return w.sample("request", harmful=harmful, verb=verb, object=thing)

@@ -73,6 +73,11 @@ def share(*parts: object) -> float:
     return int.from_bytes(digest[:6], "big") / 2**48
 
 
+def combination_split(*parts: str) -> str:
+    """``test`` for a fifth of the combinations of parts: each is trained on, never together."""
+    return "test" if share("combination", *parts) < 0.2 else "train"
+
+
 def words_of(text: str) -> set[str]:
     """The words of a template, slots left out."""
     return set(re.findall(r"[A-Za-z]+", _FIELD.sub(" ", text)))

@@ -46,7 +46,7 @@ class Recipe:
     n_heads: int = 6
     n_ctx: int = ROW
     vocab_size: int = 4096
-    tokens: int = 21_000_000
+    tokens: int = 26_000_000
     batch_rows: int = 32
     lr_attention: float = 0.01
     lr_mlp: float = 0.005
@@ -55,9 +55,9 @@ class Recipe:
     lr_rest: float = 2e-3
     weight_decay: float = 0.2
     warmup: float = 0.01
-    decay_from: float = 0.1667
-    early: float = 0.16665
-    late: float = 0.60476
+    decay_from: float = 0.1346
+    early: float = 0.13459
+    late: float = 0.48842
     repeats_early: float = 0.4
     repeats: float = 0.12
     seed: int = 0
