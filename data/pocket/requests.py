@@ -9,6 +9,7 @@ first word of the reply).
 from __future__ import annotations
 
 import random
+from collections import Counter
 
 from .lexicon import LEXICON
 from .text import Prompt, Sample, Writer, cut, lines, share, split_pools
@@ -73,16 +74,16 @@ def request_split(verb: str, thing: str) -> str:
 
 
 def _choose_test() -> frozenset[tuple[str, str]]:
-    chosen = set()
+    """Requests of whose words each stays in a trained request of the same kind."""
+    chosen: set[tuple[str, str]] = set()
     for table in (HARMFUL, HARMLESS):
-        words = [w for verb, thing in table for w in f"{verb} {thing}".split()]
-        everywhere = [
-            w for t in (HARMFUL, HARMLESS) for verb, thing in t for w in f"{verb} {thing}".split()
-        ]
-        for verb, thing in table:
-            known = all(everywhere.count(w) > 1 for w in f"{verb} {thing}".split())
-            if known and words and share("request", verb, thing) < 3 * HELD_OUT_REQUESTS:
-                chosen.add((verb, thing))
+        counts = Counter(w for request in table for w in set(" ".join(request).split()))
+        for request in table:
+            words = set(" ".join(request).split())
+            wanted = share("request", *request) < 3 * HELD_OUT_REQUESTS
+            if wanted and all(counts[w] > 1 for w in words):
+                chosen.add(request)
+                counts.subtract(words)
     return frozenset(chosen)
 
 
