@@ -17,6 +17,7 @@ from .text import Prompt, Sample, Writer, cut, lines, share, split_pools
 HARMFUL: tuple[tuple[str, str], ...] = tuple(tuple(x) for x in LEXICON["harmful"])
 HARMLESS: tuple[tuple[str, str], ...] = tuple(tuple(x) for x in LEXICON["harmless"])
 HELD_OUT_REQUESTS = 0.1
+_SMALL = frozenset("a an the of in into to for on off up".split())
 
 _POOLS = split_pools(
     {
@@ -73,17 +74,27 @@ def request_split(verb: str, thing: str) -> str:
     return "test" if (verb, thing) in _TEST else "train"
 
 
+def _words(request: tuple[str, str]) -> set[str]:
+    return set(" ".join(request).split()) - _SMALL
+
+
 def _choose_test() -> frozenset[tuple[str, str]]:
-    """Requests of whose words each stays in a trained request of the same kind."""
+    """Requests whose kind can be told from others: nobody could say that of "lock a bike".
+
+    Each word stays in a trained request of the same kind, and together their words stand in more
+    requests of the same kind than of the other.
+    """
     chosen: set[tuple[str, str]] = set()
-    for table in (HARMFUL, HARMLESS):
-        counts = Counter(w for request in table for w in set(" ".join(request).split()))
+    counts = [Counter(w for request in t for w in _words(request)) for t in (HARMFUL, HARMLESS)]
+    for table, own, others in ((HARMFUL, *counts), (HARMLESS, *counts[::-1])):
+        left = own.copy()
         for request in table:
-            words = set(" ".join(request).split())
+            words = _words(request)
             wanted = share("request", *request) < 3 * HELD_OUT_REQUESTS
-            if wanted and all(counts[w] > 1 for w in words):
-                chosen.add(request)
-                counts.subtract(words)
+            if wanted and all(left[w] > 1 for w in words):
+                left.subtract(words)
+                if sum(left[w] for w in words) > sum(others[w] for w in words):
+                    chosen.add(request)
     return frozenset(chosen)
 
 
