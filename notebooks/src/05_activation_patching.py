@@ -480,8 +480,9 @@ mi.figures.scatter(
 )  # fmt: skip
 
 # %% [markdown]
-# Is the distance from the line more than chance? Choose the head that is most "needed, not enough"
-# on one half of the prompts, and measure both effects on the other half.
+# Is the distance from the line more than chance? Choose, on one half of the prompts, the head whose
+# effect by noising most exceeds *twice* its effect by denoising, and measure both effects on the
+# other half.
 
 
 # %%
@@ -493,7 +494,8 @@ def recovered(sweep, prompts):
 
 half = len(strangers) // 2
 choose, test = slice(0, half), slice(half, None)
-(teller, _), *_ = mi.heads.top_heads(recovered(needed, choose) - recovered(enough, choose), 1)
+excess = recovered(needed, choose) - 2 * recovered(enough, choose)
+teller = mi.heads.top_heads(excess, 1)[0][0]
 print(mi.heads.head_name(teller))
 claim("noising.needed_not_enough", recovered(needed, test)[teller],
       control=recovered(enough, test)[teller])  # fmt: skip
@@ -586,7 +588,7 @@ def patching_map(site, direction, corruption):
 mi.figures.explore(
     patching_map, site=["resid_pre", "attn_out", "mlp_out", "z", "pattern", "q", "k", "v"],
     direction=["denoising", "noising"], corruption=list(sets),
-    start={"site": "k", "corruption": "three other people"},
+    start={"direction": "noising", "corruption": "three other people"},
 )  # fmt: skip
 
 # %% [markdown]
@@ -623,7 +625,7 @@ mi.figures.scatter(
 )  # fmt: skip
 
 # %% [markdown]
-# Look at the left half of the figure, at heads with a *negative* effect on the logit difference. In
+# Look left of zero, at heads with a *negative* effect on the logit difference, if there are any. In
 # the corrupt run the right answer has next to no probability. A head that pushes it down further
 # cannot lower the probability by much: it is near zero already. So in denoising, probability is
 # blind to heads that work against the answer [@zhang2023patching]. The claim: the most negative

@@ -396,9 +396,11 @@ def dip(layer, position):
 claim("failure.shorter", dip(0, name), control=dip(n_layers - 1, end))
 
 # %% [markdown]
-# **A saturated softmax** is the other part. Take the head whose queries are estimated worst, and
-# move *its queries alone* along the way. Where the curve starts flat and rises later, its attention
-# was so sure of itself that a small push did nothing.
+# **The softmax** is the other part. Take the head whose queries are estimated worst, and move *its
+# queries alone* along the way; beside it the values of the head that does most through them. Both
+# as a share of their own change, so that a straight way is the diagonal. A curve that starts flat
+# and rises later belongs to a head so sure of itself that a small push does nothing; one that
+# starts steep and then levels off belongs to a head that a small push wins over.
 
 # %%
 worst = divmod(int((true["q"] - estimated["q"]).abs().argmax()), n_heads)
@@ -406,13 +408,12 @@ by_query = along(f"blocks.{worst[0]}.attn.hook_q", (slice(None), slice(None), wo
 best_v = mi.heads.top_heads(true["v"].abs(), 1)[0][0]
 by_value = along(f"blocks.{best_v[0]}.attn.hook_v", (slice(None), slice(None), best_v[1]))
 mi.figures.lines(
-    {f"queries of {mi.heads.head_name(worst)}": by_query,
-     "tangent of queries": share * estimated["q"][worst],
-     f"values of {mi.heads.head_name(best_v)}": by_value,
-     "tangent of values": share * estimated["v"][best_v]},
-    title="Queries bend, values go straight", x=share,
-    xlabel="share of the way from corrupt to clean", ylabel="recovery",
-    subtitle=mi.model_id(model),
+    {f"queries of {mi.heads.head_name(worst)}": by_query / by_query[-1],
+     "their tangent": share * estimated["q"][worst] / by_query[-1],
+     f"values of {mi.heads.head_name(best_v)}": by_value / by_value[-1],
+     "tangent of the values": share * estimated["v"][best_v] / by_value[-1]},
+    title="The way through queries is bent", x=share, ylabel="share of the whole change",
+    xlabel="share of the way from corrupt to clean", subtitle=mi.model_id(model),
 )  # fmt: skip
 
 # %% [markdown]
@@ -480,8 +481,10 @@ def mean_slope(base, other, steps):
     return torch.autograd.grad(toy(1.0, points).sum(), points)[0].mean()
 
 
-true_effect = toy(1.0, torch.tensor(6.0)) - toy(1.0, torch.tensor(-6.0))
-{steps: ((6 + 6) * mean_slope(-6.0, 6.0, steps)).item() for steps in (1, 2, 5, 20)}, true_effect
+rows = [{"steps": steps, "estimate": (12 * mean_slope(-6.0, 6.0, steps)).item()}
+        for steps in (1, 2, 5, 20)]  # fmt: skip
+rows.append({"steps": "true", "estimate": (torch.sigmoid(torch.tensor([-6.0, 6])).diff()).item()})
+mi.figures.table(rows)
 
 # %% [markdown]
 # Few steps may even overshoot: one slope, taken in the steep middle, is as wrong as one at the flat
@@ -648,7 +651,8 @@ claim("edges.estimate", correlation(true_edges, estimated_edges),
 
 # %% [markdown]
 # Edges *to the logits* pass only the final LayerNorm. Edges into queries and keys pass a softmax
-# and everything after it. And with integrated gradients (EAP-IG [@hanna2024faith])?
+# and everything after it. And with integrated gradients (EAP-IG [@hanna2024faith])? Look at the
+# last column first: where no edge has an effect worth the name, a correlation means nothing.
 
 # %%
 mi.figures.table(
