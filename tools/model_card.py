@@ -162,7 +162,7 @@ def fill(card: Path, table: list[tuple[str, str, str]], samples: list[str]) -> N
         "",
         "Texts that it wrote from BOS alone (temperature 1, seed 0, not chosen):",
         "",
-        *(f"> {s.strip()}\n>" for s in samples),
+        *("> {}\n>".format(s.strip().replace("\n", "  \n> ")) for s in samples),
     ]
     before, _, rest = card.read_text(encoding="utf-8").partition("<!-- measured -->")
     _, _, after = rest.partition("<!-- /measured -->")
