@@ -567,8 +567,8 @@ mi.figures.table(rows, title="Second passages, without some heads")
 # %%
 from mi_helpers import tiny_training
 
-two_layers = tiny_training.start(tiny_training.TinyConfig(n_layers=2))
-one_layer = tiny_training.start(tiny_training.TinyConfig(n_layers=1))
+two_layers = tiny_training.start(tiny_training.TinyConfig(n_layers=2, batch=16))
+one_layer = tiny_training.start(tiny_training.TinyConfig(n_layers=1, batch=16))
 
 # %%
 for run in (two_layers, one_layer):
