@@ -205,8 +205,9 @@ def moving_head(answer: Any, rng: torch.Generator) -> None:
         mover, *others = [divmod(place, n_heads) for place in places]
         owner = dict(zip(others, HABITS, strict=True))
         at = {habit: (slice(None), *place) for place, habit in owner.items()}
-        clean[(slice(None), *mover)] -= 1.0  # against the answer, and the other way on the twin
-        twin[(slice(None), *mover)] += 1.0
+        moved = (slice(None), *mover)
+        clean[moved] -= 1.0  # against the answer, and the other way on the twin
+        twin[moved] += 1.0
         clean[at["constant"]] += 4.0
         twin[at["constant"]] += 4.0
         clean[at["loud"]][int(torch.randint(n_prompts, (), generator=rng))] += 15.0
