@@ -1,6 +1,7 @@
 # ---
 # title: Activation patching
 # minutes: 90
+# measured: 27 s and 0.9 GiB on pocket
 # ---
 
 # %% [markdown]
@@ -898,8 +899,8 @@ direct_share = (direct - in_corrupt) / gap
 strong = [head for head, _ in mi.heads.top_heads(heads.abs(), 6)]
 mi.figures.scatter(
     direct_share.flatten(), heads.flatten(), labels=names, identity=True,
-    named=[mi.heads.head_name(head) for head in strong],
-    title="Direct attribution misses the heads that work through others",
+    named=[mi.heads.head_name(head) for head in strong[:3]],
+    title="Heads far above the line work through others",
     xlabel="direct share", ylabel="recovery by patching", subtitle=mi.model_id(model),
 )  # fmt: skip
 
