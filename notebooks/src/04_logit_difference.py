@@ -905,7 +905,9 @@ claim("agreement.logit_diff", totals["agreement"][0], control=totals["agreement"
 # %% [markdown]
 # Who writes the difference? First heads against MLPs, as shares of each behaviour's whole
 # difference. IOI can be solved by moving a word from the context. A fact is not in the context: it
-# has to come from weights.
+# has to come from weights. Even so, heads may have the larger share: an early MLP can look the fact
+# up at the subject, and a late head move it to the end. Shares at the last token say who *wrote*,
+# not who *knew*.
 
 # %%
 writers = {}
