@@ -375,8 +375,9 @@ mi.figures.lines(
 )  # fmt: skip
 
 # %% [markdown]
-# The late curve is nearly straight. The early one is not: half-way between two names is no name,
-# and the whole model comes after it.
+# Compare each curve with its own tangent. The less computation follows, the closer they are; and
+# even after the last stream follows a LayerNorm. At the first layer all of the model follows, and
+# half-way between two names is no name.
 #
 # **LayerNorm** is part of it. Everything that reads the stream divides by its length. Half-way
 # between two vectors that point different ways is a *shorter* vector, so LayerNorm blows it up. And
