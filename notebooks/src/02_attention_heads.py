@@ -299,8 +299,8 @@ claim("heads.duplicate_token", best[kinds[1]], control=best[kinds[0]])
 # %% [markdown]
 # A kind can be missing. Where the best score is hardly above that of the untrained model, no head
 # does this job on this text, and a "best head" is the winner of a lottery. GPT-2 small has heads
-# for duplicate tokens [@wang2022ioi]; `pocket` does without. So the last claim expects another value
-# of each model, and its control is a kind that both have.
+# for duplicate tokens [@wang2022ioi]; `pocket` does without. So the last claim expects another
+# value of each model, and its control is a kind that both have.
 #
 # These are *behavioural* names: they say what a head does on this text. A head can be a
 # previous-token head here and do something else elsewhere, and a score in the middle may mean half
