@@ -541,7 +541,8 @@ def exchanged(circuit, seed=0):
 # and where does it reach one? May it exceed one?
 
 # %%
-sizes = [round(share * n_edges) for share in (0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 1)]
+shares = (0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 1)
+sizes = [round(share * n_edges) for share in shares]
 circuits = [scores.top(size).pruned() for size in sizes]
 chance = torch.rand(graph.valid.shape, generator=torch.Generator().manual_seed(0))
 random_scores = patching.EdgeScores(graph, chance)
@@ -573,7 +574,7 @@ kept = {name: first_above(curve) for name, curve in curves.items()}
 found = kept["strongest edges (EAP-IG)"]
 
 # %%
-percent = [f"{100 * size / n_edges:.2g}%" for size in sizes]
+percent = [f"{100 * share:g}%" for share in shares]
 mi.figures.lines(
     curves, title=f"{percent[found]} of the edges keep 85% of the behaviour", x=percent,
     xlabel="edges kept", ylabel="faithfulness", subtitle=f"{mi.model_id(model)}, {n_edges} edges",
