@@ -35,7 +35,9 @@ def test_sweeps_at_gpt2_size_equal_plain_passes(gpt2_shaped):
                 model, base, OtherRun(source), metric, site=site, where=where, progress=False
             )
 
-            def put(act, hook, index=index, value=cache[name.format(layer)]):
+            clean = cache[name.format(layer)]
+
+            def put(act, hook, index=index, value=clean):
                 act[index] = value[index]
 
             with torch.no_grad():
