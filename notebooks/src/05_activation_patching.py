@@ -453,10 +453,11 @@ print("largest difference of the two:", (lost - heads).abs().max().item())
 #
 # An asymmetric one can. In the next pairs the corrupt prompt has three *other* people, so that
 # nobody is named twice and neither answer is in sight. All prompts share one wording, with varying
-# names and both orders of them.
+# names and both orders of them. (A larger model gets fewer of them, to keep the time in bounds.)
 
 # %%
-strangers = mi.prompts.ioi(model, 16, seed=3, corruption="random", same_wording=True)
+n_prompts = 16 if n_layers < 12 else 8
+strangers = mi.prompts.ioi(model, n_prompts, seed=3, corruption="random", same_wording=True)
 print(f"clean:    {strangers.clean[0]} …\ncorrupt:  {strangers.corrupt[0]} …")
 ask = LogitDiff(strangers.answer_tokens)
 enough = head_sweep(strangers.corrupt_tokens, strangers.clean_tokens, ask)
@@ -518,7 +519,7 @@ claim("noising.needed_not_enough", recovered(needed, test)[teller],
 # %%
 kinds = {"the other giver": "swap", "two other people": "names", "three other people": "random"}
 sets = {
-    label: mi.prompts.ioi(model, 16, seed=3, corruption=kind, same_wording=True)
+    label: mi.prompts.ioi(model, n_prompts, seed=3, corruption=kind, same_wording=True)
     for label, kind in kinds.items()
 }
 assert len({chosen.clean for chosen in sets.values()}) == 1
@@ -531,7 +532,11 @@ noised_names = Noised(strangers.clean_tokens, people, scale=3 * spread)
 # %%
 runs = {label: chosen.corrupt_tokens for label, chosen in sets.items()}
 runs["noise on the names"] = noised_names
-sweeps = {label: head_sweep(base, strangers.clean_tokens, ask) for label, base in runs.items()}
+sweeps = {
+    label: enough if label == "three other people"
+    else head_sweep(base, strangers.clean_tokens, ask)
+    for label, base in runs.items()
+}  # fmt: skip
 maps = {label: sweep.recovery() for label, sweep in sweeps.items()}
 rows = [{"corruption": label, "corrupt run": sweep.base.mean().item(),
          "clean run": sweep.target.mean().item(),
@@ -556,7 +561,7 @@ mi.figures.heatmap(
 # wording.
 
 # %%
-again = mi.prompts.ioi(model, 16, seed=4, corruption="swap", same_wording=True)
+again = mi.prompts.ioi(model, n_prompts, seed=4, corruption="swap", same_wording=True)
 repeated = head_sweep(again.corrupt_tokens, again.clean_tokens, LogitDiff(again.answer_tokens))
 who, which = maps["the other giver"], maps["two other people"]
 claim("corruption.differs", distance(who, which), control=distance(who, repeated.recovery()))
@@ -661,7 +666,9 @@ claim("metric.negative", negative_share(by_metric["probability"]),
 drawn = mi.prompts.facts(model, 120, seed=1)
 sure = mi.metrics.log_prob(model(drawn.clean_tokens), drawn.answer_tokens[:, 0])
 room = drawn.positions["end"] - drawn.positions["subject"] >= 2
-facts = drawn.select(sure.masked_fill(~room, -torch.inf).topk(24).indices.tolist())
+facts = drawn.select(
+    sure.masked_fill(~room, -torch.inf).topk(24 if n_layers < 12 else 12).indices.tolist()
+)
 ask_fact = LogitDiff(facts.answer_tokens)
 subject = facts.clean_tokens != facts.corrupt_tokens
 mi.figures.table(
@@ -871,7 +878,7 @@ def states(tokens, change=None):
     return run[layer][:, strangers.positions["S2"][0]]
 
 
-ordinary = mi.prompts.ioi(model, 96, seed=3, same_wording=True).clean_tokens[16:]
+ordinary = mi.prompts.ioi(model, 96, seed=3, same_wording=True).clean_tokens[n_prompts:]
 crowd = states(ordinary)
 points = {"clean": states(strangers.clean_tokens),
           "other people": states(strangers.corrupt_tokens),
