@@ -1020,8 +1020,8 @@ check.tied_rank_correlation(tied_rank_correlation)
 # - Mean ablation, completeness and minimality: [@wang2022ioi], section 4.
 # - Self-repair: [@mcgrath2023hydra; @mcdougall2023copy].
 # - What ablation choices do to conclusions: [@miller2024metrics; @heimersheim2024patching].
-# - Rankings by gradients, and where they fail: [@syed2023attribution; @kramar2024atp;
-#   @hanna2024faith].
+# - Rankings by gradients, and where they fail:
+#   [@syed2023attribution; @kramar2024atp; @hanna2024faith].
 
 # %%
 claim.table()
