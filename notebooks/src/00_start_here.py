@@ -1,6 +1,7 @@
 # ---
 # title: Start here
 # minutes: 30
+# measured: 13 s and 0.7 GiB on pocket
 # ---
 
 # %% [markdown]

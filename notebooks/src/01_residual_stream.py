@@ -1,6 +1,7 @@
 # ---
 # title: The residual stream
 # minutes: 60
+# measured: 15 s and 0.8 GiB on pocket
 # ---
 
 # %% [markdown]

@@ -1,6 +1,7 @@
 # ---
 # title: Induction heads
 # minutes: 60
+# measured: 28 s and 0.9 GiB on pocket
 # ---
 
 # %% [markdown]

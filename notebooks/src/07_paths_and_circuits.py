@@ -1,6 +1,7 @@
 # ---
 # title: Paths, edges and circuits
 # minutes: 75
+# measured: 31 s and 1.0 GiB on pocket
 # ---
 
 # %% [markdown]

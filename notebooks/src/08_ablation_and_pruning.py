@@ -1,6 +1,7 @@
 # ---
 # title: Ablation and pruning
 # minutes: 75
+# measured: 30 s and 1.0 GiB on pocket
 # ---
 
 # %% [markdown]
