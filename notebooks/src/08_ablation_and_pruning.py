@@ -603,9 +603,9 @@ train, test = rows[::2], rows[1::2]
 outs = [f"blocks.{i}.hook_mlp_out" for i in range(n_layers)]
 written = model.run_with_cache(train, names_filter=outs)[1]
 centres = [written[hook].mean((0, 1)) for hook in outs]
-random = torch.Generator().manual_seed(0)
 
 # %%
+random = torch.Generator().manual_seed(0)
 bases = {"PCA of activations": [], "SVD of weights": [], "random directions": []}
 for i, hook in enumerate(outs):
     deviations = (written[hook] - centres[i]).flatten(0, 1)
