@@ -385,7 +385,7 @@ print("controls:", ", ".join(mi.heads.head_name(head) for head in controls))
 # %%
 reference = mi.prompts.repeated_tokens(model, 10, half, seed=1, bos=False, low=1000, high=top_id)
 clean = second_copy_loss()
-sets = {"best induction head": strong[:1], "its control": controls[:1],
+sets = {"best head": strong[:1], "its control": controls[:1],
         "all strong heads": strong, "their controls": controls}  # fmt: skip
 rise = {
     name: [(second_copy_loss(heads, means) - clean).item() for heads in sets.values()]
@@ -656,7 +656,7 @@ on_text = mi.heads.attention_scores(
 )  # fmt: skip
 mi.figures.bars(
     [on_text[name][best] for name in on_text],
-    ["on matches, if any", "on the first token, if there is a match", "… if there is none"],
+    ["on matches", "first token, match", "first, no match"],
     title=f"Where {mi.heads.head_name(best)} looks in ordinary text", ylabel="attention",
     subtitle=mi.model_id(model),
 )  # fmt: skip
