@@ -456,7 +456,8 @@ def test_find_value_raises_the_answer(tiny_model, tokens):
         return torch.stack(out).mean()
 
     found = steering.find_value(tiny_model, rows, positions, answer, 0, steps=10)
-    assert chance(found) > chance(torch.zeros(32)) + 1e-3 > chance(-found) + 2e-3
+    as_it_is = chance(torch.zeros(32))
+    assert chance(found) - as_it_is > 1e-3 and as_it_is - chance(-found) > 5e-4
     with pytest.raises(ValueError, match="position 9 is outside"):
         steering.find_value(tiny_model, rows, [9, 0], answer, 0)
     with pytest.raises(ValueError, match="2 prompts and 1 positions"):

@@ -1,0 +1,731 @@
+# ---
+# title: Directions that carry a behaviour
+# minutes: 75
+# ---
+
+# %% [markdown]
+# **The question.** Steering along a direction changes a behaviour
+# ([notebook 12](12_steering.ipynb)). Does the behaviour also *need* that direction? Is one enough?
+# And can a single fact be rewritten where it is stored?
+#
+# **You need** steering ([notebook 12](12_steering.ipynb)) and patching
+# ([notebook 05](05_activation_patching.ipynb)).
+#
+# **You will be able to**
+#
+# - test a direction by reading it, removing it, and patching along it alone;
+# - find the direction by which a model declines, and take it away for good;
+# - say how many directions a behaviour needs, and why an erased concept can still be read;
+# - rewrite one fact in closed form, and measure what else changed.
+
+# %% [markdown]
+# ## 1. The direction of sentiment
+#
+# Take the difference of class means, as before. Three tests, each stronger than the one before:
+#
+# 1. **Read**: does the projection on it tell praise from blame in new reviews?
+# 2. **Remove**: is the verdict lost without it?
+# 3. **Patch along it**: put the *other* review's component along this one direction into the run,
+#    and leave all else. Does the verdict follow?
+#
+# By hand, in two dimensions: `u` has length one.
+
+# %%
+u, mine, other = torch.tensor([0.6, 0.8]), torch.tensor([2.0, 1.0]), torch.tensor([0.0, 5.0])
+print("component:", mine @ u)
+print("removed:", mine - (mine @ u) * u)
+print("patched along u:", mine + ((other - mine) @ u) * u)
+
+# %% [markdown] tags=["task"] minutes=10 difficulty=1
+# ### Exercise 1: patch along a direction
+# The direction you get may have any length.
+
+# %% [markdown] tags=["hint"]
+# Make it of length one. Then the component of `source - acts` along it is a number a position.
+
+
+# %% tags=["exercise"]
+def patch_along(acts, source, direction):
+    """acts, source: [... d_model]; direction: [d_model]  ->  [... d_model]"""
+    raise NotImplementedError
+
+
+# %% tags=["solution"]
+def patch_along(acts, source, direction):
+    unit = direction / direction.norm()
+    return acts + ((source - acts) @ unit)[..., None] * unit
+
+
+# %% tags=["check"]
+check.patch_along(patch_along)
+
+# %%
+from mi_helpers import steering
+
+layer = model.cfg.n_layers // 2
+hook = f"blocks.{layer}.hook_resid_post"
+train = mi.prompts.sentiment(model, 64, seed=1)
+held_out = mi.prompts.sentiment(model, 48, seed=2, split="test")
+
+
+def sides(prompts, layer=layer, position=-1):
+    """Activations of the praising and of the blaming member of each pair, [pair d_model] each."""
+    clean, corrupt = (
+        steering.collect(model, tokens, layers=[layer], position=position)[0]
+        for tokens in (prompts.clean_tokens, prompts.corrupt_tokens)
+    )
+    praise = [label["sentiment"] == "good" for label in prompts.labels]
+    praise = torch.tensor(praise, device=clean.device)[:, None]
+    return torch.where(praise, clean, corrupt), torch.where(praise, corrupt, clean)
+
+
+good, bad = sides(train)
+sentiment = steering.class_means(good, bad)
+strangers = torch.randn(10, model.cfg.d_model, generator=torch.Generator().manual_seed(0))
+strangers = strangers.to(model.cfg.device)
+
+
+# %% [markdown]
+# **Read.** The threshold is half-way between the training means. The control is the same for random
+# directions.
+
+
+# %%
+def told_apart(direction):
+    """Share of held-out reviews on the right side of the training means' middle."""
+    middle = (good.mean(0) + bad.mean(0)) / 2
+    new_good, new_bad = (((acts - middle) @ direction) for acts in sides(held_out))
+    return torch.cat([new_good > 0, new_bad < 0]).float().mean()
+
+
+by_chance = torch.stack([told_apart(one) for one in strangers])
+claim("sentiment.read", told_apart(sentiment), control=by_chance.mean())
+
+# %% [markdown]
+# Reading proves little: what can be read need not be used. So **remove** it, from everything that
+# is written to the stream.
+
+
+# %%
+def verdict(prompts=held_out, tokens=None):
+    """Mean logit difference, right against wrong verdict."""
+    with torch.no_grad():
+        logits = model(prompts.clean_tokens if tokens is None else tokens)
+    return mi.metrics.logit_diff(logits, prompts.answer_tokens).mean()
+
+
+full = verdict()
+
+
+def share_left(directions):
+    """Share of the logit difference left with some directions projected out."""
+    with steering.project_out(model, directions):
+        return verdict() / full
+
+
+without_stranger = torch.stack([share_left(one) for one in strangers]).mean()
+claim("sentiment.remove", share_left(sentiment), control=without_stranger)
+
+# %% [markdown]
+# **Patch along it.** Now the review blames and the model is told, along one of its directions only,
+# that it praises (or the other way round), at the last position of one layer. The control patches
+# along random directions; the bar on the right replaces the whole vector.
+
+# %%
+twin = model.run_with_cache(held_out.corrupt_tokens, names_filter=hook)[1][hook]
+flipped = verdict(tokens=held_out.corrupt_tokens)
+
+
+def patched(change, positions=(-1,)):
+    """How far the verdict moves to the twin's: 0 not at all, 1 all the way."""
+
+    def hook_fn(acts, hook):
+        acts = acts.clone()
+        at = list(positions)
+        acts[:, at] = change(acts[:, at], twin[:, at])
+        return acts
+
+    with model.hooks(fwd_hooks=[(hook, hook_fn)]):
+        return (full - verdict()) / (full - flipped)
+
+
+def along(direction):
+    """A change that moves the component along one direction."""
+    unit = direction / direction.norm()
+    return lambda acts, source: acts + ((source - acts) @ unit)[..., None] * unit
+
+
+moves = {
+    "random direction": torch.stack([patched(along(one)) for one in strangers]).mean(),
+    "sentiment": patched(along(sentiment)),
+    "everything": patched(lambda acts, source: source),
+}
+mi.figures.bars(
+    list(moves.values()), list(moves), title="One direction carries much of the verdict",
+    ylabel="share of the way to the twin's", subtitle=mi.model_id(model),
+)  # fmt: skip
+
+# %%
+claim("sentiment.along", moves["sentiment"], control=moves["random direction"])
+
+# %% [markdown]
+# **Where is it summarised?** Opinions stand in adjectives and verbs. But models collect what a
+# clause said at the mark that ends it [@tigges2023sentiment]. Colour each token of a review by its
+# component along the direction, less that of its twin.
+
+# %%
+with torch.no_grad():
+    here = model.run_with_cache(held_out.clean_tokens, names_filter=hook)[1][hook]
+difference = (here - twin) @ (sentiment / sentiment.norm())
+mi.figures.tokens_coloured(
+    [held_out.str_tokens[i] for i in range(4)], [difference[i] for i in range(4)],
+    title="Praise (blue) and blame (red), review less twin", subtitle=mi.model_id(model),
+)  # fmt: skip
+
+# %% [markdown]
+# In the twins only the words of opinion differ. All colour on other tokens was *moved* there. Is it
+# used there? Put the twin's vector in at full stops, at words of opinion, or at as many others.
+
+# %%
+stop = mi.prompts.single_token(model, ".")
+tokens = held_out.clean_tokens
+opinion = tokens != held_out.corrupt_tokens
+after = opinion.cumsum(1) > 0
+stops = (tokens == stop) & after
+rest = after & ~opinion & ~stops
+rest[:, -1] = False
+lottery = torch.rand(tokens.shape, generator=torch.Generator().manual_seed(0)).to(rest.device)
+as_many = torch.zeros_like(rest)
+for row, n in enumerate(stops.sum(1)):
+    as_many[row, lottery[row].masked_fill(~rest[row], -1).topk(int(n)).indices] = True
+
+
+def moved_by(mask):
+    """How far the verdict moves when the twin's stream is put in under a mask, [batch pos]."""
+    put = (hook, lambda acts, hook: torch.where(mask[..., None], twin, acts))
+    with model.hooks(fwd_hooks=[put]):
+        return (full - verdict()) / (full - flipped)
+
+
+places = {"words of opinion": opinion, "full stops": stops, "as many other tokens": as_many}
+by_place = {name: moved_by(mask).item() for name, mask in places.items()}
+mi.figures.bars(
+    list(by_place.values()), list(by_place), title=f"Where layer {layer} keeps the opinion",
+    ylabel="share of the way to the twin's", subtitle=mi.model_id(model),
+)  # fmt: skip
+
+# %%
+claim("sentiment.full_stops", by_place["full stops"], control=by_place["as many other tokens"])
+
+# %% [markdown]
+# ## 2. Refusal
+#
+# `pocket` was trained to decline some requests and to answer others. The "harms" are toys, such as
+# stealing a car; each has a harmless twin that shares its words, such as washing a car. Large chat
+# models decline, too, and there one direction turned out to carry it [@arditi2024refusal]: without
+# it they answer, with it they decline everything. That is worth knowing before one relies on
+# refusals. What we find on `pocket` shows the *method*; it says nothing about how safe any real
+# model is.
+
+# %%
+asked = mi.prompts.refusal(model, 48, seed=1)
+chosen_on = mi.prompts.refusal(model, 24, seed=3)
+judged_on = mi.prompts.refusal(model, 48, seed=2, split="test")
+print(asked.clean[0], asked.answers[0], "\n" + asked.corrupt[0], asked.wrong[0])
+
+
+# %%
+def declines(prompts, harmful=True):
+    """Logit of declining minus that of answering, for each request."""
+    tokens = prompts.clean_tokens if harmful else prompts.corrupt_tokens
+    with torch.no_grad():
+        return mi.metrics.logit_diff(model(tokens), prompts.answer_tokens)
+
+
+# %% [markdown]
+# **Select by effect.** One candidate for each layer and each of the last positions: the difference
+# of means, harmful less harmless. Remove each in turn, on requests that it was not made from. As in
+# the paper, the last fifth of the layers is left out: there, a direction is just the word itself.
+
+# %%
+n_layers = model.cfg.n_layers
+layers = list(range(0, int(0.8 * n_layers) + 1, max(1, n_layers // 6)))
+positions = range(-6, 0)
+means = {}
+for position in positions:
+    harmful, harmless = (
+        steering.collect(model, tokens, layers=layers, position=position)
+        for tokens in (asked.clean_tokens, asked.corrupt_tokens)
+    )
+    means[position] = (harmful - harmless).mean(1)
+as_it_is = declines(chosen_on).mean()
+
+
+def without(direction):
+    """How strongly harmful requests are declined without a direction."""
+    with steering.project_out(model, direction):
+        return declines(chosen_on).mean()
+
+
+bypass = torch.tensor([[without(means[p][i]) for p in positions] for i in range(len(layers))])
+
+# %% [markdown]
+# Red: the model would rather answer. In which place does the direction have to be read?
+
+# %%
+mi.figures.heatmap(
+    bypass, title="Harmful requests, one direction removed", x=list(asked.str_tokens[0][-6:]),
+    y=[f"L{i}" for i in layers], xlabel="position", ylabel="layer", text=".1f",
+    colorbar="decline against answer (logits)", subtitle=mi.model_id(model),
+)  # fmt: skip
+
+# %%
+row, column = divmod(int(bypass.argmin()), len(positions))
+refusal = means[positions[column]][row]
+place = layers[row]
+print(f"layer {place}, position {positions[column]}, norm {refusal.norm():.2f}")
+
+
+# %%
+def declined(direction, prompts=judged_on):
+    """Share of new harmful requests that are declined without a direction."""
+    with steering.project_out(model, direction):
+        return (declines(prompts) > 0).float().mean()
+
+
+random_declined = torch.stack([declined(one) for one in strangers]).mean()
+claim("refusal.bypass", declined(refusal), control=random_declined)
+
+# %% [markdown]
+# **Add it**, and harmless requests are declined. The strength is counted in lengths of the vector.
+
+# %%
+vector = steering.new_vector(model, refusal, place, method="class_means")
+strengths = [0.0, 1.0, 2.0, 4.0, 8.0, 16.0]
+
+
+def induced(vector, strength):
+    """Share of new harmless requests that are declined with the vector added."""
+    with steering.add(model, vector, strength):
+        return (declines(judged_on, harmful=False) > 0).float().mean()
+
+
+curves = {"refusal": torch.stack([induced(vector, s) for s in strengths])}
+randoms = [steering.random_like(vector, model, seed) for seed in range(4)]
+curves["random"] = torch.stack(
+    [torch.stack([induced(one, s) for one in randoms]).mean() for s in strengths]
+)
+mi.figures.lines(
+    curves, title="Harmless requests declined", x=strengths, xlabel="strength",
+    ylabel="share declined", subtitle=mi.model_id(model),
+)  # fmt: skip
+
+# %%
+claim("refusal.induce", curves["refusal"].max(), control=curves["random"].max())
+
+# %% [markdown]
+# **For good.** Instead of removing the direction at run time, remove it from every matrix that
+# writes to the stream: $W \leftarrow W - W u u^T$. Then nothing can write it any more.
+
+# %% [markdown] tags=["task"] minutes=10 difficulty=2
+# ### Exercise 2: orthogonalise a matrix
+# Rows of `W` are vectors of the stream, as in `x @ W`. Return the matrix that cannot write along
+# the direction.
+
+# %% [markdown] tags=["hint"]
+# `W @ u` says how much each row writes along the unit vector `u`.
+
+
+# %% tags=["exercise"]
+def orthogonalise(W, direction):
+    """W: [d_in d_model]; direction: [d_model], of any length  ->  [d_in d_model]"""
+    raise NotImplementedError
+
+
+# %% tags=["solution"]
+def orthogonalise(W, direction):
+    unit = direction / direction.norm()
+    return W - torch.outer(W @ unit, unit)
+
+
+# %% tags=["check"]
+check.orthogonalise(orthogonalise)
+
+# %%
+requests = judged_on.clean_tokens[:8]
+with torch.no_grad():
+    untouched = model(requests)
+    with steering.project_out(model, refusal):
+        at_run_time = model(requests)
+    with steering.orthogonalised(model, refusal):
+        for_good = model(requests)
+claim("refusal.weights", (at_run_time - for_good).abs().max(),
+      control=(at_run_time - untouched).abs().max())  # fmt: skip
+
+
+# %% [markdown]
+# What does it say then?
+
+
+# %%
+def reply(text):
+    """The model's greedy reply."""
+    tokens = model.to_tokens(text)
+    options = dict(max_new_tokens=16, do_sample=False, verbose=False, stop_at_eos=False)
+    return model.to_string(model.generate(tokens, **options)[0, tokens.shape[1] :])
+
+
+rows = []
+for i in range(3):
+    said = {"request": judged_on.clean[i], "as it is": reply(judged_on.clean[i])}
+    with steering.orthogonalised(model, refusal):
+        rows.append(said | {"orthogonalised": reply(judged_on.clean[i])})
+mi.figures.table(rows, title="Declined, and answered", subtitle=mi.model_id(model))
+
+# %% [markdown]
+# **Specific?** A direction whose loss breaks the model would make it answer, too. So test what has
+# nothing to do with requests.
+
+# %%
+others = {"facts": mi.prompts.facts(model, 24, seed=5), "sentiment": held_out,
+          "indirect objects": mi.prompts.ioi(model, 24, seed=5)}  # fmt: skip
+
+
+def abilities():
+    """Accuracy on other behaviours, and the share of harmful requests declined."""
+    with torch.no_grad():
+        right = {name: mi.metrics.accuracy(model(p.clean_tokens), p.answer_tokens).item()
+                 for name, p in others.items()}  # fmt: skip
+    return right | {"declines": (declines(judged_on) > 0).float().mean().item()}
+
+
+able = {"as it is": abilities()}
+for name, direction in (("without refusal", refusal), ("without a random one", strangers[0])):
+    with steering.project_out(model, direction):
+        able[name] = abilities()
+mi.figures.table([{"model": name} | row for name, row in able.items()],
+                 title="What else changes (accuracy)", subtitle=mi.model_id(model))  # fmt: skip
+
+# %%
+lost = {name: able["as it is"][name] - able["without refusal"][name] for name in abilities()}
+claim("refusal.specific", max(lost[name] for name in others), control=lost["declines"])
+
+# %% [markdown]
+# ## 3. One direction, or several?
+#
+# The candidates of section 2 come from different places. Are they one direction, seen several
+# times?
+
+# %%
+stack = torch.stack([means[p][i] for p in positions for i in range(len(layers))])
+names = [f"L{layers[i]} at {p}" for p in positions for i in range(len(layers))]
+kept = bypass.T.flatten().argsort()[:8].tolist()
+unit = stack[kept] / stack[kept].norm(dim=1, keepdim=True)
+mi.figures.heatmap(
+    unit @ unit.T, title="Cosine of the eight most effective", x=[names[i] for i in kept],
+    y=[names[i] for i in kept], limit=1, text=".2f", colorbar="cosine",
+    subtitle=mi.model_id(model),
+)  # fmt: skip
+
+# %% [markdown]
+# Where cosines are small, there are several handles on one behaviour. To remove a *span*,
+# orthogonal directions are needed first: removing two slanted ones one after the other leaves a
+# rest.
+
+# %% [markdown] tags=["task"] minutes=15 difficulty=2
+# ### Exercise 3: remove a span
+# Remove everything in the span of several directions, which need not be orthogonal.
+
+# %% [markdown] tags=["hint"]
+# `torch.linalg.qr(directions.T).Q` has orthonormal *columns* with the same span.
+
+
+# %% tags=["exercise"]
+def remove_span(acts, directions):
+    """acts: [... d_model]; directions: [k d_model]  ->  acts without any component in the span."""
+    raise NotImplementedError
+
+
+# %% tags=["solution"]
+def remove_span(acts, directions):
+    Q = torch.linalg.qr(directions.T).Q
+    return acts - (acts @ Q) @ Q.T
+
+
+# %% tags=["check"]
+check.remove_span(remove_span)
+
+# %% [markdown]
+# **The rank by effect.** Remove the direction; in the model that is left, find the difference of
+# means once more; remove both; and so on. For each number of directions: how many harmful requests
+# are still declined, and can a *fresh* classifier still read off which requests are harmful?
+
+
+# %%
+def contrast(prompts, layer):
+    """Activations at the selected position, harmful and harmless, [prompt d_model] each."""
+    return [steering.collect(model, tokens, layers=[layer], position=positions[column])[0]
+            for tokens in (prompts.clean_tokens, prompts.corrupt_tokens)]  # fmt: skip
+
+
+def readable(layer, shuffle=False):
+    """Held-out accuracy of a fresh probe at the layer's selected position."""
+    fitted, tested = contrast(asked, layer), contrast(judged_on, layer)
+    if shuffle:
+        coins = torch.rand(len(asked), 1, generator=torch.Generator().manual_seed(0)) < 0.5
+        fitted = [torch.where(coins.to(fitted[0].device), *fitted[::step]) for step in (1, -1)]
+    direction = steering.probe_weights(*fitted)
+    middle = (fitted[0].mean(0) + fitted[1].mean(0)) / 2
+    sides = [(acts - middle) @ direction for acts in tested]
+    return torch.cat([sides[0] > 0, sides[1] < 0]).float().mean().item()
+
+
+# %%
+removed, by_rank = [], []
+for rank in range(4):
+    harmful, harmless = contrast(asked, place)
+    if removed:
+        with steering.project_out(model, torch.stack(removed)):
+            harmful, harmless = contrast(asked, place)
+            left, read = (declines(judged_on) > 0).float().mean().item(), readable(place)
+    else:
+        left, read = able["as it is"]["declines"], readable(place)
+    by_rank.append((left, read))
+    removed.append(steering.class_means(harmful, harmless))
+mi.figures.lines(
+    {"declined": [left for left, _ in by_rank], "read by a fresh probe": [r for _, r in by_rank]},
+    title="Directions removed, one after the other", x=list(range(4)), xlabel="directions removed",
+    ylabel="share of held-out requests", subtitle=mi.model_id(model),
+)  # fmt: skip
+
+# %%
+claim(
+    "rank.first_direction", by_rank[0][0] - by_rank[1][0], control=by_rank[0][0] - random_declined
+)
+with steering.project_out(model, refusal):
+    claim("erasure.still_readable", readable(place), control=readable(place, shuffle=True))
+
+# %% [markdown]
+# The behaviour is gone, and the *concept* is still there: a probe finds it along other directions.
+# To stop a model from acting on something is not to make it forget. And the reverse of section 1
+# holds: not everything that can be read is used.
+#
+# ## 4. Rewriting one fact
+#
+# An MLP can be seen as a memory [@geva2020memories]: the activations of its neurons are a *key*
+# $k$, and $k W_{out}$ is the *value* that it returns. At the subject's last token, the value holds
+# what is known about the subject. ROME [@meng2022rome] changes $W_{out}$ by the smallest update, in the
+# sense of the keys that usually occur, that returns a new value for one key:
+#
+# $$W \leftarrow W + \frac{C^{-1}k}{k^T C^{-1} k} (v_{new} - k W)^T, \qquad C = E[k k^T]$$
+
+# %% [markdown] tags=["task"] minutes=20 difficulty=3
+# ### Exercise 4: the rank-one edit
+# Return the new matrix.
+
+# %% [markdown] tags=["hint"]
+# `torch.linalg.solve(C, k)` is $C^{-1}k$. After the edit, `k @ W_new` must be `v_new`.
+
+
+# %% tags=["exercise"]
+def rank_one_edit(W, C, k, v_new):
+    """W: [d_mlp d_model]; C: [d_mlp d_mlp]; k: [d_mlp]; v_new: [d_model]  ->  new W"""
+    raise NotImplementedError
+
+
+# %% tags=["solution"]
+def rank_one_edit(W, C, k, v_new):
+    solved = torch.linalg.solve(C, k)
+    return W + torch.outer(solved / (k @ solved), v_new - k @ W)
+
+
+# %% tags=["check"]
+check.rank_one_edit(rank_one_edit)
+
+# %% [markdown]
+# The fact: the capital of France, to become Rome. Three phrasings make the edit, the others test
+# whether it is more than a memorised sentence, and other countries whether they are left in peace.
+
+# %%
+from mi_data.pocket import lexicon
+
+subject, old, new = "France", " Paris", " Rome"
+phrasings = lexicon.FACTS["capital"]["phrasings"]
+edit_on, test_on = phrasings[:3], phrasings[3:]
+neighbours = ["Germany", "Spain", "England", "Russia", "Japan", "China", "Egypt", "Greece"]
+capitals = dict(lexicon.FACTS["capital"]["facts"])
+ids = {word: mi.prompts.single_token(model, word) for word in (old, new)}
+
+
+def prompt_of(phrasing, country):
+    """Tokens of a question, and the position of the country's last token."""
+    text = phrasing.format(s=country)
+    text = text[0].upper() + text[1:]
+    end = text.index(country) + len(country)
+    return model.to_tokens(text)[0], model.to_tokens(text[:end]).shape[1] - 1
+
+
+def prefers(phrasing, country, right, wrong):
+    """Logit of one answer minus that of another."""
+    with torch.no_grad():
+        logits = model(prompt_of(phrasing, country)[0][None])[0, -1]
+    return (logits[right] - logits[wrong]).item()
+
+
+def judge():
+    """Share of prompts that give the new capital, by kind; and of neighbours that keep theirs."""
+    right = {name: mi.prompts.single_token(model, f" {capitals[name]}") for name in neighbours}
+    asked = {"efficacy": [prefers(p, subject, ids[new], ids[old]) > 0 for p in edit_on],
+             "paraphrases": [prefers(p, subject, ids[new], ids[old]) > 0 for p in test_on],
+             "neighbours": [prefers(p, name, right[name], ids[new]) > 0
+                            for p in phrasings[:3] for name in neighbours]}  # fmt: skip
+    return {name: sum(passed) / len(passed) for name, passed in asked.items()}
+
+
+before = judge()
+print(before)
+
+# %% [markdown]
+# **Which layer?** First ask causal tracing: put each MLP's output for France, at the country, into
+# the run that asks about another country. Then edit each layer in turn, and compare.
+
+# %%
+one = mi.prompts.from_texts(
+    model, ["The capital of France is"], ["The capital of Italy is"], [old], [new]
+)
+at = prompt_of("The capital of {s} is", subject)[1]
+from mi_helpers.patching import LogitDiff, OtherRun, Where, patch_sweep
+
+traced = patch_sweep(
+    model, one.corrupt_tokens, OtherRun(one.clean_tokens), LogitDiff(one.answer_tokens),
+    site="mlp_out", over=("layer",), where=Where(positions=[at]), progress=False,
+).recovery()  # fmt: skip
+
+# %% [markdown]
+# The key is the mean over the three phrasings; the new value is found by gradient descent on what
+# the MLP writes at the country, so that the model answers Rome. $C$ comes from the grammar's texts.
+
+# %%
+from mi_data.pocket import generator
+
+some = [model.to_tokens(generator.sample(kind, seed).text)[0, 1:]
+        for kind in ("fact", "profile", "story", "ioi") for seed in range(25)]  # fmt: skip
+stream = torch.cat(some)
+length = 60
+texts = stream[: len(stream) // length * length].view(-1, length)
+bos = model.to_tokens("")[0, :1].expand(len(texts), 1)
+texts = torch.cat([bos, texts], dim=1)
+
+
+def edit(layer):
+    """The two factors of the edit of one layer."""
+    rows = [prompt_of(p, subject) for p in edit_on]
+    keys = [steering.mlp_keys(model, tokens[None], layer)[0, at] for tokens, at in rows]
+    covariance = steering.key_covariance(steering.mlp_keys(model, texts, layer))
+    key = torch.stack(keys).mean(0)
+    change = steering.find_value(model, *zip(*rows, strict=True), ids[new], layer, steps=15)
+    return steering.rome_key(covariance, key), change
+
+
+# %%
+edits = {i: edit(i) for i in range(0, n_layers, max(1, n_layers // 6))}
+outcome = {}
+for i, factors in edits.items():
+    with steering.rank_one(model, i, *factors):
+        outcome[i] = judge()
+mi.figures.lines(
+    {name: [result[name] for result in outcome.values()] for name in before}
+    | {"traced (recovery)": [traced[i] for i in outcome]},
+    title="Where the edit works, and where tracing points", x=[f"L{i}" for i in outcome],
+    xlabel="layer edited", ylabel="share", subtitle=mi.model_id(model),
+)  # fmt: skip
+
+# %% [markdown]
+# Choose the layer in which paraphrases follow and neighbours stay. It need not be the one that
+# tracing points to: where a fact is *read* and where it can be *overwritten* are two questions.
+
+# %%
+best = max(outcome, key=lambda i: sum(outcome[i].values()))
+random_key = torch.randn(len(edits[best][0]), generator=torch.Generator().manual_seed(0))
+random_key = (random_key * edits[best][0].norm().cpu() / random_key.norm()).to(edits[best][0])
+with steering.rank_one(model, best, random_key, edits[best][1]):
+    by_random_key = judge()
+claim("edit.paraphrases", outcome[best]["paraphrases"], control=by_random_key["paraphrases"])
+
+# %% [markdown]
+# **Against fine-tuning** of the same matrix on the same three prompts.
+
+# %%
+W_out = model.blocks[best].mlp.W_out
+update = torch.zeros_like(W_out, requires_grad=True)
+optimizer = torch.optim.Adam([update], lr=0.02)
+now, place_of_edit = {}, steering.place("mlp_out", best)
+hooks = [(f"blocks.{best}.mlp.hook_post", lambda acts, hook: now.update(key=acts)),
+         (place_of_edit, lambda acts, hook: acts + now["key"] @ update)]  # fmt: skip
+with model.hooks(fwd_hooks=hooks):
+    for _ in range(15):
+        optimizer.zero_grad()
+        asked_for = [model(prompt_of(p, subject)[0][None])[0, -1] for p in edit_on]
+        loss = -torch.stack([one.log_softmax(-1)[ids[new]] for one in asked_for]).mean()
+        loss.backward()
+        optimizer.step()
+    tuned = judge()
+table = {"as it is": before, "rank-one edit": outcome[best], "random key": by_random_key,
+         "fine-tuning": tuned}  # fmt: skip
+mi.figures.table([{"model": name} | row for name, row in table.items()],
+                 title="France, and its neighbours", subtitle=mi.model_id(model))  # fmt: skip
+
+# %%
+claim("edit.neighbours", outcome[best]["neighbours"], control=tuned["neighbours"])
+
+# %% [markdown]
+# Undone, exactly: not one bit of the weights is different.
+
+# %%
+original = W_out.clone()
+with steering.rank_one(model, best, *edits[best]):
+    inside = (W_out - original).abs().max()
+claim("edit.undone", (W_out - original).abs().max(), control=inside)
+
+# %% [markdown]
+# **Look for yourself.** Which phrasings and countries does an edit of each layer reach?
+
+
+# %%
+def look(layer, country):
+    """Rome against the right capital for each phrasing, with an edit of one layer."""
+    right = mi.prompts.single_token(model, f" {capitals[country]}")
+    if right == ids[new]:
+        right = ids[old]
+    with steering.rank_one(model, layer, *edits[layer]):
+        values = [prefers(p, country, ids[new], right) for p in phrasings]
+    return mi.figures.bars(
+        values, [p.format(s="…") for p in phrasings], title=f"{country}: Rome against the truth",
+        xlabel="logit difference", horizontal=True, subtitle=mi.model_id(model),
+    )  # fmt: skip
+
+
+mi.figures.explore(look, layer=list(edits), country=[subject, *neighbours], start={"layer": best})
+
+# %% [markdown]
+# ## Summary
+#
+# - A direction must be tested by reading, removing and patching along it; each says more than the
+#   one before.
+# - What a clause said is collected at the mark that ends it, and used from there.
+# - Refusal can hang on one direction: removed, the model answers; added, it declines; and the
+#   weights can be changed so for good.
+# - Removing what a behaviour needs does not remove the concept.
+# - One fact can be rewritten in closed form, and what else changes can be measured.
+#
+# **What we have not shown.** That real models' refusals work so: `pocket` learned a toy. That the
+# chosen direction is *the* one: selection by effect finds a good handle, and there may be others.
+#
+# ## Where to read on
+#
+# - Sentiment and its summaries [@tigges2023sentiment]; linear representations [@park2023linear].
+# - Refusal [@arditi2024refusal]; attacks on it [@zou2023attacks].
+# - Rank-one editing [@meng2022rome]; what facts look like inside [@nanda2023facts].
+
+# %%
+claim.table()
