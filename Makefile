@@ -67,8 +67,8 @@ notebooks: env ## write the notebooks from notebooks/src
 readme: env ## bring the README's tables up to date with the last `make run`
 	$(BIN)/python tools/readme.py
 
-bench: env ## run the benchmarks
-	@for script in $(sort $(wildcard benchmarks/*.py)); do \
+bench: env ## run the benchmarks and write benchmarks/README.md
+	@for script in $(sort $(wildcard benchmarks/bench_*.py)); do \
 		OMP_NUM_THREADS=1 $(BIN)/python $$script || exit 1; done
 
 pocket: env ## train the embedded model anew (hours on a CPU, resumable)

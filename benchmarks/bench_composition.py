@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Composition scores of all head pairs at GPT-2 small's size: ours beside TransformerLens's.
 
-    python benchmarks/bench_composition.py                 one line of JSON
+    python benchmarks/bench_composition.py                 one line of JSON; fills the README here
     python benchmarks/bench_composition.py --no-library    ours alone
 
 Both compute the Q-, K- and V-scores of the same random weights in the same process, on one thread.
@@ -82,4 +82,9 @@ def _peak_gib() -> float:
 
 
 if __name__ == "__main__":
-    print(report(library="--no-library" not in sys.argv[1:]))
+    found = report(library="--no-library" not in sys.argv[1:])
+    print(found)
+    if "--no-library" not in sys.argv[1:]:
+        from record import record
+
+        record("composition", [json.loads(found)], "One thread.")

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Patching sweeps beside transformer_lens.patching: the same numbers, in how much less time.
 
-    python benchmarks/bench_patching.py            one JSON document; minutes at GPT-2 small's size
-    python benchmarks/bench_patching.py pocket     only the embedded model
+    python benchmarks/bench_patching.py            both models, minutes; writes benchmarks/README.md
+    python benchmarks/bench_patching.py pocket     only the embedded model; writes nothing
     MI_BENCH_THREADS=2 python benchmarks/bench_patching.py
 
 Eight prompts of 15 tokens. "from_s2": the two runs differ from position 10 on, as IOI prompts with
@@ -10,7 +10,8 @@ swapped names do; "everywhere": from position 1 on, all that follows BOS. The li
 head x position sweep is that of a sample of its cells, scaled (each costs one whole forward pass).
 `ratio` is the library's wall time over ours, checks and base runs included; `cpu_ratio` the same of
 processor time, which a busy machine disturbs less. `of_peak` is our rate of floating-point
-operations in matrix products over the best that a large product reaches in the same run.
+operations in matrix products over the best that a large product reaches in the same run. The exit
+status is 1 where a sweep is off the library's by more than 1e-5 (of its largest value, above 1).
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 import pandas as pd
 import torch
 from checkpoints import save_tiny
+from record import record
 from transformer_lens import patching as library
 from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -40,6 +42,7 @@ from mi_helpers.patching.fused import FusedGPT2
 from mi_helpers.patching.linear import FixedLinear
 
 BATCH, N_POS, SAMPLE = 8, 15, 96
+MODELS = ["pocket", "gpt2-shaped"]
 PAIRS = {"from_s2": 10, "everywhere": 1}
 SWEEPS = {
     "residual stream": ("resid_pre", ("layer", "position"), "resid_pre", ("layer", "pos")),
@@ -164,31 +167,60 @@ def measure(model: Any, sweep: str, first: int, peak: float) -> dict[str, Any]:
         "cpu_ratio": round(cpu * scale / min(before[2], after[2]), 1),
         "of_peak": round(count["flop"] / our_wall / peak, 2),
         "max_difference": float((mine - values).abs().max()),
+        "exact": bool((mine - values).abs().max() <= 1e-5 * max(1.0, float(values.abs().max()))),
         "spread": float(values.std()),
     }
 
 
-def report(names: list[str]) -> str:
-    """Every sweep on every model, as JSON."""
+def report(names: list[str]) -> dict[str, Any]:
+    """Every sweep on every model."""
     threads = int(os.environ.get("MI_BENCH_THREADS", "1"))
     torch.set_num_threads(threads)
-    results: dict[str, Any] = {"benchmark": "patching", "threads": threads, "batch": BATCH}
+    results: dict[str, Any] = {"threads": threads, "batch": BATCH, "models": {}}
     with open(os.devnull, "w") as null, redirect_stdout(null), redirect_stderr(null):
         peak = matmul_peak()
         results["peak_gflops"] = round(peak / 1e9)
         for name in names:
-            try:
-                model = gpt2_shaped() if name == "gpt2-shaped" else mi.load_model(name)
-            except FileNotFoundError as error:
-                results[name] = str(error)
-                continue
-            results[name] = {
+            model = gpt2_shaped() if name == "gpt2-shaped" else mi.load_model(name)
+            results["models"][name] = {
                 f"{sweep}, {pair}": measure(model, sweep, first, peak)
                 for sweep in SWEEPS
                 for pair, first in PAIRS.items()
             }
-    return json.dumps(results, indent=1)
+    return results
+
+
+def rows(results: dict[str, Any]) -> list[dict[str, Any]]:
+    """The results as rows of a table."""
+    return [
+        {
+            "model": name,
+            "sweep": sweep.replace("_", " "),
+            "cells": found["cells"],
+            "ours, s": found["ours_s"],
+            "library, s": found["library_s"],
+            "ratio": found["ratio"],
+            "of peak": found["of_peak"],
+            "max difference": f"{found['max_difference']:.1e}",
+        }
+        for name, sweeps in results["models"].items()
+        for sweep, found in sweeps.items()
+    ]
+
+
+def main(names: list[str]) -> int:
+    """Measure, print, write the table if nothing was left out; 1 if any result was not the same."""
+    results = report(names or MODELS)
+    print(json.dumps(results, indent=1))
+    if not names:
+        note = (
+            f"{results['threads']} thread, {BATCH} prompts of {N_POS} tokens, matrix products at "
+            f"{results['peak_gflops']} GFLOP/s at best."
+        )
+        record("patching", rows(results), note)
+    sweeps = (found for model in results["models"].values() for found in model.values())
+    return 0 if all(found["exact"] for found in sweeps) else 1
 
 
 if __name__ == "__main__":
-    print(report(sys.argv[1:] or ["pocket", "gpt2-shaped"]))
+    sys.exit(main(sys.argv[1:]))

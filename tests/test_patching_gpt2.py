@@ -24,7 +24,7 @@ def test_sweeps_at_gpt2_size_equal_plain_passes(gpt2_shaped):
     cells = {
         "resid_pre": ("blocks.{}.hook_resid_pre", [(0, 10, 0), (5, 14, 0), (11, 14, 0)]),
         "z": ("blocks.{}.attn.hook_z", [(0, 11, 3), (7, 14, 9), (11, 14, 10)]),
-        "v": ("blocks.{}.attn.hook_v", [(5, 10, 5), (11, 12, 1)]),
+        "v": ("blocks.{}.attn.hook_v", [(5, 10, 5), (11, 14, 1)]),
     }
     for site, (name, places) in cells.items():
         for layer, position, head in places:
@@ -35,7 +35,9 @@ def test_sweeps_at_gpt2_size_equal_plain_passes(gpt2_shaped):
                 model, base, OtherRun(source), metric, site=site, where=where, progress=False
             )
 
-            def put(act, hook, index=index, value=cache[name.format(layer)]):
+            clean = cache[name.format(layer)]
+
+            def put(act, hook, index=index, value=clean):
                 act[index] = value[index]
 
             with torch.no_grad():

@@ -1,8 +1,6 @@
 """The committed weights: they load with the libraries alone and can do what the model card says.
 
-Bars are the project's own; figures in the model card come from the same functions. The weights that
-are committed now are a preview: what they cannot do yet is marked `NOT_YET`, which fails as soon as
-better weights pass, so that no mark outlives its reason.
+Bars are the project's own; figures in the model card come from the same functions.
 """
 
 from __future__ import annotations
@@ -16,7 +14,6 @@ from mi_data.pocket.text import Prompt
 from mi_data.pocket.tokenizer import required_tokens
 
 N = 300
-NOT_YET = pytest.mark.xfail(strict=True, reason="the preview weights have not reached this bar")
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +44,6 @@ def test_answers_are_single_tokens(loaded):
     assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
 
 
-@NOT_YET
 def test_indirect_objects(loaded):
     out = e.ioi(*loaded, N)
     for order in ("ABBA", "BABA"):
@@ -55,7 +51,6 @@ def test_indirect_objects(loaded):
     assert out["held_out_clauses"]["accuracy"] >= 0.95, out["held_out_clauses"]
 
 
-@NOT_YET
 def test_indirect_objects_in_phrasings_written_apart(loaded):
     path = Path(__file__).parent / "data" / "ioi_phrasings.toml"
     texts = e.read_phrasings(path)
@@ -63,7 +58,6 @@ def test_indirect_objects_in_phrasings_written_apart(loaded):
     assert e.phrasings(*loaded, texts)["accuracy"] >= 0.90
 
 
-@NOT_YET
 def test_swapping_who_acts_swaps_the_answer(loaded):
     text = "When Mary and John went to the store, {} gave a drink to"
     prompts = [
@@ -73,27 +67,23 @@ def test_swapping_who_acts_swaps_the_answer(loaded):
     assert (e.differences(*loaded, prompts) > 0).all()
 
 
-@NOT_YET
 def test_repeats(loaded):
     out = e.repeats(loaded[0])
     assert out["second_accuracy"] >= 0.95
     assert out["first_loss"] > 7 > 1 > out["second_loss"]
 
 
-@NOT_YET
 def test_facts(loaded):
     out = e.fact_recall(*loaded)
     assert out["top1"] >= 0.95 and out["n"] >= 300, out
 
 
-@NOT_YET
 @pytest.mark.parametrize("kind", ["pronouns", "agreement"])
 def test_grammar(loaded, kind):
     prompts = e._prompts(kind, N)
     assert (e.differences(*loaded, prompts) > 0).mean() >= 0.97
 
 
-@NOT_YET
 def test_sentiment_years_and_requests(loaded):
     out = e.measure(n=N)
     assert out["sentiment"]["accuracy"] >= 0.97, out["sentiment"]

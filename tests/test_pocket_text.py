@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mi_data.pocket import corpus, facts, forms, opinions, people, requests
 from mi_data.pocket import generator as g
-from mi_data.pocket.text import Writer, split_pools
+from mi_data.pocket.text import Writer, combination_split, split_pools
 
 seeds = st.integers(0, 2**32)
 
@@ -175,7 +175,21 @@ def test_only_what_the_span_determines_is_trained_on():
 def test_the_last_documents_are_drawn_from_their_own_mix():
     assert set(g.LATE_MIX) == set(g.MIX) == set(g.KINDS)
     rng = random.Random(0)
-    kinds = [g.document(rng, mix=g.LATE_MIX).kind for _ in range(300)]
-    usual = [g.document(rng).kind for _ in range(300)]
-    assert kinds.count("agreement") > usual.count("agreement") + 10
+    kinds = [g.document(rng, mix=g.LATE_MIX).kind for _ in range(1000)]
+    usual = [g.document(rng).kind for _ in range(1000)]
+    assert kinds.count("agreement") > 1.3 * usual.count("agreement")
     assert {d.kind for d in (g.document(i, mix={"years": 1}) for i in range(5))} == {"years"}
+
+
+def test_held_out_combinations_are_never_trained_on():
+    def combination(split, seed):
+        sample = g.sample("agreement", seed, split)
+        subject = next(s.value for s in sample.spans if s.role.startswith("subject"))
+        return subject, sample.text.split(subject, 1)[1].split(" the ")[0]
+
+    trained = {combination("train", seed) for seed in range(1500)}
+    tested = {combination("test", seed) for seed in range(300)}
+    assert trained.isdisjoint(tested)
+    assert {link for _, link in tested} & {link for _, link in trained}
+    shares = [combination_split("a", str(i)) == "test" for i in range(2000)]
+    assert 0.17 < sum(shares) / 2000 < 0.23

@@ -28,7 +28,7 @@ def head_scores(model) -> dict[str, torch.Tensor]:
     """Previous-token and induction scores on repeated random tokens."""
     tokens = mi.prompts.repeated_tokens(model, 8, 50, seed=0)
     scores = mi.heads.attention_scores(model, tokens)
-    return {k: scores[k] for k in ("previous", "induction")}
+    return {k: scores[k] for k in ("previous_token", "induction")}
 
 
 def patching(model) -> tuple[torch.Tensor, list[str]]:
@@ -162,7 +162,7 @@ def fill(card: Path, table: list[tuple[str, str, str]], samples: list[str]) -> N
         "",
         "Texts that it wrote from BOS alone (temperature 1, seed 0, not chosen):",
         "",
-        *(f"> {s.strip()}\n>" for s in samples),
+        *("> {}\n>".format(s.strip().replace("\n", "  \n> ")) for s in samples),
     ]
     before, _, rest = card.read_text(encoding="utf-8").partition("<!-- measured -->")
     _, _, after = rest.partition("<!-- /measured -->")
@@ -198,7 +198,7 @@ def main() -> None:
         f"L{i}H{j} {scores['induction'][i, j]:.2f}"
         for i, j in (scores["induction"] >= 0.6).nonzero().tolist()
     ]
-    best, score = mi.heads.top_heads(scores["previous"], 1)[0]
+    best, score = mi.heads.top_heads(scores["previous_token"], 1)[0]
     measured["anatomy"] = {
         "previous": f"L{best[0]}H{best[1]} {score:.2f}",
         "induction": f"{len(strong)}: {', '.join(strong)}",

@@ -8,6 +8,7 @@ code.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import random
 from collections import defaultdict
@@ -89,8 +90,19 @@ def _summary(diff: np.ndarray) -> dict[str, float]:
     return {"accuracy": float((diff > 0).mean()), "logit_diff": float(diff.mean()), "n": len(diff)}
 
 
+# What no row held, in any combination, before the last third of the training of the committed
+# weights (the card tells why): what is asked about it is new to the model.
+NEWEST = {"agreement": {"link": "behind"}}
+
+
 def _prompts(kind: str, n: int, **options) -> list[Prompt]:
+    options = NEWEST.get(kind, {}) | options
     return [generator.prompt(kind, seed, **options) for seed in range(n)]
+
+
+def _reviews(n: int) -> list[Prompt]:
+    drawn = (generator.prompt("opinion", seed) for seed in itertools.count())
+    return list(itertools.islice((p for p in drawn if p.kind == "review"), n))
 
 
 def ioi(model, tokenizer, n: int = 500) -> dict[str, dict[str, float]]:
@@ -177,7 +189,7 @@ def groups(
     n: int = 500,
 ) -> dict[str, float]:
     """How often the right words together get more probability than the wrong ones."""
-    prompts = _prompts(kind, n)
+    prompts = _reviews(n) if kind == "review" else _prompts(kind, n)
     logits = last_logits(model, tokenizer, [p.text for p in prompts])
     good = np.array(
         [
@@ -241,7 +253,7 @@ def measure(folder: Path = MODEL_DIR, n: int = 500) -> dict[str, dict]:
     out["sentiment"] = groups(
         model,
         tokenizer,
-        "opinion",
+        "review",
         lambda p: _words(table(p), p.labels["sentiment"]),
         lambda p: _words(table(p), opinions.OPPOSITE[p.labels["sentiment"]]),
         n,

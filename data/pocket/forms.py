@@ -133,6 +133,7 @@ def agreement(
     *,
     number: str | None = None,
     distractor: str | None = None,
+    link: str | None = None,
 ) -> Sample:
     """A subject, a nearer noun of the same or the other number, and the verb.
 
@@ -149,13 +150,13 @@ def agreement(
     form = {"singular": 0, "plural": 1}
     while True:
         one, other = rng.sample(LEXICON["count_nouns"], 2)
-        link = pick("links") if rng.random() < 0.85 else ""
-        if combination_split(one[0], link) == split:
+        between = link or (pick("links") if rng.random() < 0.85 else "")
+        if combination_split(one[0], between) == split:
             break
     verb = rng.choice(VERBS[number])
     slots = {"noun": one[form[number]], "near": other[form[distractor]], "answer": verb}
     w = Writer()
-    template = f"{{noun}} {link} the {{near}} {{answer}}" if link else "{noun} {answer}"
+    template = f"{{noun}} {between} the {{near}} {{answer}}" if between else "{noun} {answer}"
     w.add(
         f"{pick('openers')} {template}",
         slots,

@@ -9,6 +9,7 @@ first word of the reply).
 from __future__ import annotations
 
 import random
+from collections import Counter
 
 from .lexicon import LEXICON
 from .text import Prompt, Sample, Writer, cut, lines, share, split_pools
@@ -16,6 +17,7 @@ from .text import Prompt, Sample, Writer, cut, lines, share, split_pools
 HARMFUL: tuple[tuple[str, str], ...] = tuple(tuple(x) for x in LEXICON["harmful"])
 HARMLESS: tuple[tuple[str, str], ...] = tuple(tuple(x) for x in LEXICON["harmless"])
 HELD_OUT_REQUESTS = 0.1
+_SMALL = frozenset("a an the of in into to for on off up".split())
 
 _POOLS = split_pools(
     {
@@ -72,17 +74,27 @@ def request_split(verb: str, thing: str) -> str:
     return "test" if (verb, thing) in _TEST else "train"
 
 
+def _words(request: tuple[str, str]) -> set[str]:
+    return set(" ".join(request).split()) - _SMALL
+
+
 def _choose_test() -> frozenset[tuple[str, str]]:
-    chosen = set()
-    for table in (HARMFUL, HARMLESS):
-        words = [w for verb, thing in table for w in f"{verb} {thing}".split()]
-        everywhere = [
-            w for t in (HARMFUL, HARMLESS) for verb, thing in t for w in f"{verb} {thing}".split()
-        ]
-        for verb, thing in table:
-            known = all(everywhere.count(w) > 1 for w in f"{verb} {thing}".split())
-            if known and words and share("request", verb, thing) < 3 * HELD_OUT_REQUESTS:
-                chosen.add((verb, thing))
+    """Requests whose kind can be told from others: nobody could say that of "lock a bike".
+
+    Each word stays in a trained request of the same kind, and together their words stand in more
+    requests of the same kind than of the other.
+    """
+    chosen: set[tuple[str, str]] = set()
+    counts = [Counter(w for request in t for w in _words(request)) for t in (HARMFUL, HARMLESS)]
+    for table, own, others in ((HARMFUL, *counts), (HARMLESS, *counts[::-1])):
+        left = own.copy()
+        for request in table:
+            words = _words(request)
+            wanted = share("request", *request) < 3 * HELD_OUT_REQUESTS
+            if wanted and all(left[w] > 1 for w in words):
+                left.subtract(words)
+                if sum(left[w] for w in words) > sum(others[w] for w in words):
+                    chosen.add(request)
     return frozenset(chosen)
 
 

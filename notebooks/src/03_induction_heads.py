@@ -15,7 +15,7 @@
 # - measure in-context learning, as loss by position;
 # - find induction heads by two scores, prefix matching and copying;
 # - explain the mechanism in two steps, on one sequence, by hand;
-# - show that a head is a *cause*: ablate it, ablate an equally busy one, and compare;
+# - show that a head is a *cause*: ablate it, ablate a control, and compare;
 # - cut the wire between a previous-token head and an induction head, and nothing else;
 # - watch induction heads being born, and say why one layer is not enough.
 
@@ -344,8 +344,10 @@ check.induction_guess(induction_guess)
 # - **Mean-ablation** writes the head's average output. It removes only what *varies*, and does not
 #   depend on how the weights were processed. It is the better default.
 #
-# And what would ablating *any* head do? The control is a head that is **equally busy**: it writes
-# vectors of the same length, but does not match prefixes.
+# And what would ablating *any* head do? The control is a head of the **same layer** that does not
+# match prefixes, and among those the most similarly **busy**: the one whose output vectors come
+# nearest in length. A head of an earlier layer would be no fair control. Whatever reads it changes
+# too, the induction heads among them.
 
 
 # %%
@@ -362,13 +364,14 @@ strong = [head for head, s in mi.heads.top_heads(induction, 12) if s > best_scor
 idle = induction < best_score / 10
 
 # %% [markdown]
-# `strong` holds the heads with at least half of the best score. For each of them, the control is
-# the head outside of them with the most similar length of output, each used once.
+# `strong` holds the heads with at least half of the best score. For each of them, a control: each
+# used once, and from another layer only when its own has none left.
 
 # %%
-controls = []
+controls, layer_of = [], torch.arange(n_layers)[:, None].expand_as(busyness)
 for head in strong:
     distance = (busyness - busyness[head]).abs().masked_fill(~idle, torch.inf)
+    distance += busyness.max() * (layer_of != head[0])
     for taken in [*controls, prev]:
         distance[taken] = torch.inf
     controls.append(divmod(int(distance.argmin()), n_heads))
@@ -433,7 +436,8 @@ check.mean_ablate(mean_ablate)
 # ### Cut the first step, and the second falls
 #
 # If the story is right, ablating the *previous-token head* must destroy the *induction head's*
-# pattern, one or more layers later. The control is the equally busy head of the same layer.
+# pattern, one or more layers later. The control is the most similarly busy head of
+# the same layer.
 
 # %%
 same_layer = (busyness[prev[0]] - busyness[prev]).abs()
@@ -532,19 +536,19 @@ claim("fuzzy.gain", gain, control=stranger_gain)
 
 # %%
 losses = {"nothing ablated": passage_losses(fuzzy)[1]}
-for name, heads in {"induction heads": strong, "equally busy heads": controls}.items():
+for name, heads in {"induction heads": strong, "control heads": controls}.items():
     with mi.heads.ablate(model, heads, reference=texts):
         losses[name] = passage_losses(fuzzy)[1]
 rises = {name: loss - losses["nothing ablated"] for name, loss in losses.items()}
 claim("fuzzy.ablation", rises["induction heads"].mean(),
-      control=rises["equally busy heads"].mean())  # fmt: skip
+      control=rises["control heads"].mean())  # fmt: skip
 
 # %% [markdown]
 # Two effects with an interval each, over texts (bootstrap):
 
 # %%
 rows = []
-for name in ("induction heads", "equally busy heads"):
+for name in ("induction heads", "control heads"):
     low, high = mi.metrics.bootstrap_interval(rises[name])
     rows.append({"ablated": name, "rise of the loss (nats)": rises[name].mean().item(),
                  "from": low, "to": high})  # fmt: skip
@@ -563,8 +567,8 @@ mi.figures.table(rows, title="Second passages, without some heads")
 # %%
 from mi_helpers import tiny_training
 
-two_layers = tiny_training.start(tiny_training.TinyConfig(n_layers=2))
-one_layer = tiny_training.start(tiny_training.TinyConfig(n_layers=1))
+two_layers = tiny_training.start(tiny_training.TinyConfig(n_layers=2, batch=16))
+one_layer = tiny_training.start(tiny_training.TinyConfig(n_layers=1, batch=16))
 
 # %%
 for run in (two_layers, one_layer):
@@ -709,7 +713,7 @@ check.find_induction_head(find_induction_head)
 # - Induction heads match prefixes *and* copy. Both are scores, and both need controls.
 # - The mechanism takes two heads in two layers, wired by K-composition. Cutting that wire alone
 #   destroys the match; cutting the queries' does not.
-# - Ablating induction heads, and not equally busy ones, undoes the gain on the second copy, on
+# - Ablating induction heads, and not others of their layer, undoes the gain on the second copy, on
 #   exact copies and on fuzzy ones.
 # - They appear in a sudden phase of training, in models with two layers or more.
 #

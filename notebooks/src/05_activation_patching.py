@@ -1,6 +1,7 @@
 # ---
 # title: Activation patching
 # minutes: 90
+# measured: 27 s and 0.9 GiB on pocket
 # ---
 
 # %% [markdown]
@@ -351,7 +352,7 @@ by_place = {
 }
 mi.figures.heatmap(
     torch.stack(list(by_place.values())), facets=list(by_place), x=columns, y=layers,
-    title="Early heads act at the name, late heads at the last token",
+    title="Heads that act at the name, and heads that act at the last token",
     xlabel="head", ylabel="layer", colorbar="recovery", subtitle=mi.model_id(model),
 )  # fmt: skip
 
@@ -414,18 +415,19 @@ mi.figures.heatmap(
 
 # %% [markdown]
 # Compare panels. Do `pattern` and `v` together look like `z`? Which heads are in one of them only?
-# Does `q` look like `pattern`, or does `k`? The correlations over heads answer.
+# Does `q` look like `pattern`, or does `k`? A distance between two maps answers: the sum of their
+# differences, as a share of the first map. 0 says that they are the same.
 
 
 # %%
-def correlation(a, b):
-    """Pearson's r over all entries."""
-    return torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1]
+def distance(a, b):
+    """Sum of absolute differences over the sum of absolute values of the first map."""
+    return (a - b).abs().sum() / a.abs().sum()
 
 
 both = parts["pattern"] + parts["v"]
-claim("split.sum", correlation(parts["z"], both), control=correlation(parts["z"], parts["v"]))
-by_q, by_k = (correlation(parts["pattern"], parts[site]) for site in "qk")
+claim("split.sum", distance(parts["z"], both), control=distance(parts["z"], parts["v"]))
+by_q, by_k = (distance(parts["pattern"], parts[site]) for site in "qk")
 claim("split.queries", by_q, control=by_k)
 
 # %% [markdown]
@@ -451,10 +453,11 @@ print("largest difference of the two:", (lost - heads).abs().max().item())
 #
 # An asymmetric one can. In the next pairs the corrupt prompt has three *other* people, so that
 # nobody is named twice and neither answer is in sight. All prompts share one wording, with varying
-# names and both orders of them.
+# names and both orders of them. (A larger model gets fewer of them, to keep the time in bounds.)
 
 # %%
-strangers = mi.prompts.ioi(model, 16, seed=3, corruption="random", same_wording=True)
+n_prompts = 16 if n_layers < 12 else 8
+strangers = mi.prompts.ioi(model, n_prompts, seed=3, corruption="random", same_wording=True)
 print(f"clean:    {strangers.clean[0]} …\ncorrupt:  {strangers.corrupt[0]} …")
 ask = LogitDiff(strangers.answer_tokens)
 enough = head_sweep(strangers.corrupt_tokens, strangers.clean_tokens, ask)
@@ -479,8 +482,9 @@ mi.figures.scatter(
 )  # fmt: skip
 
 # %% [markdown]
-# Is the distance from the line more than chance? Choose the head that is most "needed, not enough"
-# on one half of the prompts, and measure both effects on the other half.
+# Is the distance from the line more than chance? Choose, on one half of the prompts, the head whose
+# effect by noising most exceeds *twice* its effect by denoising, and measure both effects on the
+# other half.
 
 
 # %%
@@ -492,7 +496,8 @@ def recovered(sweep, prompts):
 
 half = len(strangers) // 2
 choose, test = slice(0, half), slice(half, None)
-(teller, _), *_ = mi.heads.top_heads(recovered(needed, choose) - recovered(enough, choose), 1)
+excess = recovered(needed, choose) - 2 * recovered(enough, choose)
+teller = mi.heads.top_heads(excess, 1)[0][0]
 print(mi.heads.head_name(teller))
 claim("noising.needed_not_enough", recovered(needed, test)[teller],
       control=recovered(enough, test)[teller])  # fmt: skip
@@ -514,7 +519,7 @@ claim("noising.needed_not_enough", recovered(needed, test)[teller],
 # %%
 kinds = {"the other giver": "swap", "two other people": "names", "three other people": "random"}
 sets = {
-    label: mi.prompts.ioi(model, 16, seed=3, corruption=kind, same_wording=True)
+    label: mi.prompts.ioi(model, n_prompts, seed=3, corruption=kind, same_wording=True)
     for label, kind in kinds.items()
 }
 assert len({chosen.clean for chosen in sets.values()}) == 1
@@ -527,7 +532,11 @@ noised_names = Noised(strangers.clean_tokens, people, scale=3 * spread)
 # %%
 runs = {label: chosen.corrupt_tokens for label, chosen in sets.items()}
 runs["noise on the names"] = noised_names
-sweeps = {label: head_sweep(base, strangers.clean_tokens, ask) for label, base in runs.items()}
+sweeps = {
+    label: enough if label == "three other people"
+    else head_sweep(base, strangers.clean_tokens, ask)
+    for label, base in runs.items()
+}  # fmt: skip
 maps = {label: sweep.recovery() for label, sweep in sweeps.items()}
 rows = [{"corruption": label, "corrupt run": sweep.base.mean().item(),
          "clean run": sweep.target.mean().item(),
@@ -542,20 +551,20 @@ mi.figures.table(rows, title="Logit differences of four corrupt runs")
 # %%
 mi.figures.heatmap(
     torch.stack(list(maps.values())), facets=list(maps), x=columns, y=layers,
-    title="Same model, same clean prompts, four corruptions, four answers",
+    title="The same clean prompts, four corruptions",
     xlabel="head", ylabel="layer", colorbar="recovery", subtitle=mi.model_id(model),
 )  # fmt: skip
 
 # %% [markdown]
-# How unlike are two of the maps? A correlation says nothing without knowing how alike two maps of
+# How unlike are two of the maps? A distance says nothing without knowing how far apart two maps of
 # the *same* question are. So the control repeats the first corruption with other names and another
 # wording.
 
 # %%
-again = mi.prompts.ioi(model, 16, seed=4, corruption="swap", same_wording=True)
+again = mi.prompts.ioi(model, n_prompts, seed=4, corruption="swap", same_wording=True)
 repeated = head_sweep(again.corrupt_tokens, again.clean_tokens, LogitDiff(again.answer_tokens))
 who, which = maps["the other giver"], maps["two other people"]
-claim("corruption.differs", correlation(who, which), control=correlation(who, repeated.recovery()))
+claim("corruption.differs", distance(who, which), control=distance(who, repeated.recovery()))
 
 # %% [markdown]
 # So a sentence like "this head matters for the task" is not finished. *For which difference?*
@@ -585,7 +594,7 @@ def patching_map(site, direction, corruption):
 mi.figures.explore(
     patching_map, site=["resid_pre", "attn_out", "mlp_out", "z", "pattern", "q", "k", "v"],
     direction=["denoising", "noising"], corruption=list(sets),
-    start={"site": "k", "corruption": "three other people"},
+    start={"direction": "noising", "corruption": "three other people"},
 )  # fmt: skip
 
 # %% [markdown]
@@ -622,7 +631,7 @@ mi.figures.scatter(
 )  # fmt: skip
 
 # %% [markdown]
-# Look at the left half of the figure, at heads with a *negative* effect on the logit difference. In
+# Look left of zero, at heads with a *negative* effect on the logit difference, if there are any. In
 # the corrupt run the right answer has next to no probability. A head that pushes it down further
 # cannot lower the probability by much: it is near zero already. So in denoising, probability is
 # blind to heads that work against the answer [@zhang2023patching]. The claim: the most negative
@@ -657,7 +666,9 @@ claim("metric.negative", negative_share(by_metric["probability"]),
 drawn = mi.prompts.facts(model, 120, seed=1)
 sure = mi.metrics.log_prob(model(drawn.clean_tokens), drawn.answer_tokens[:, 0])
 room = drawn.positions["end"] - drawn.positions["subject"] >= 2
-facts = drawn.select(sure.masked_fill(~room, -torch.inf).topk(24).indices.tolist())
+facts = drawn.select(
+    sure.masked_fill(~room, -torch.inf).topk(24 if n_layers < 12 else 12).indices.tolist()
+)
 ask_fact = LogitDiff(facts.answer_tokens)
 subject = facts.clean_tokens != facts.corrupt_tokens
 mi.figures.table(
@@ -778,25 +789,30 @@ claim("tracing.noise", share_lost[levels.index(3)], control=share_lost[0])
 # %% [markdown]
 # ## 11. What patching misses
 #
-# **Self-repair.** Take the head with the largest direct share of the logit difference, among those
-# that have layers after them, and cut it at the last token (zero, as in the published experiment).
-# If nothing else happened, the logit difference would fall by just its share.
+# **What others do about it.** Take the head with the largest direct share of the logit difference,
+# among those that have layers after them, and cut it at the last token (zero, as in the published
+# experiment). If no other part took notice, the logit difference would fall by just its share.
 
 # %%
-direct = mi.lens.logit_attribution(model, clean, answers).heads.mean(0).cpu()  # [layer head]
+before = mi.lens.logit_attribution(model, clean, answers)
+direct = before.heads.mean(0).cpu()  # [layer head]
 mover = mi.heads.top_heads(direct[:-1], 1)[0][0]
 cut_out = {"z": Where(layers=[mover[0]], positions=[-1], heads=[mover[1]])}
 drop = -ablate(model, clean, Zero(), metric, [cut_out]).effect()[0]
+print(mi.heads.head_name(mover))
 claim("repair.drop", drop, control=direct[mover])
 
 # %% [markdown]
-# Who made up for it? Attribute again, in the run without the head. Dots above the line push more
-# for the answer than before, or less against it.
+# A drop *smaller* than the share: others made up for the head. This is **self-repair**. It is what
+# GPT-2 small does here: backup heads push more, and heads that wrote against the answer, because
+# this head had written for it, push less [@wang2022ioi; @mcgrath2023hydra]. A drop *larger* than
+# the share: others built on what the head wrote. Both can happen in one model. Who was it?
+# Attribute again, in the run without the head.
 
 
 # %%
-def direct_without(head):
-    """Direct shares of all heads [layer head] while one writes nothing at the last token."""
+def attribution_without(head):
+    """Direct shares of all parts while one head writes nothing at the last token."""
 
     def cut(z, hook):
         z = z.clone()
@@ -804,33 +820,47 @@ def direct_without(head):
         return z
 
     with model.hooks(fwd_hooks=[(f"blocks.{head[0]}.attn.hook_z", cut)]):
-        return mi.lens.logit_attribution(model, clean, answers).heads.mean(0).cpu()
+        return mi.lens.logit_attribution(model, clean, answers)
 
+
+def shares(attribution):
+    """Mean direct shares of the heads and then of the MLPs, [part]."""
+    return torch.cat([attribution.heads.flatten(1), attribution.mlps], dim=1).mean(0).cpu()
+
+
+# %% [markdown]
+# On the line nothing changed; the head that was cut is at zero. Above the line a part pushes more
+# for the answer than before, or less against it; below the line it pushes less.
 
 # %%
-without = direct_without(mover)
-later = slice(mover[0] + 1, None)
-changed = mi.heads.top_heads((without - direct).abs(), 4)
+labels = names + [f"MLP{layer}" for layer in range(n_layers)]
+without = attribution_without(mover)
+changed = (shares(without) - shares(before)).abs().topk(4).indices.tolist()
 mi.figures.scatter(
-    direct.flatten(), without.flatten(), labels=names, identity=True,
-    named=[mi.heads.head_name(head) for head, _ in changed],
-    title=f"Without {mi.heads.head_name(mover)}, later heads change what they write",
-    xlabel="direct share of the logit difference",
+    shares(before), shares(without), labels=labels, named=[labels[i] for i in changed],
+    title=f"Without {mi.heads.head_name(mover)}, later parts change what they write",
+    xlabel="direct share of the logit difference", identity=True,
     ylabel=f"the same without {mi.heads.head_name(mover)}", subtitle=mi.model_id(model),
 )  # fmt: skip
 
 # %% [markdown]
-# The claim adds up what all heads of later layers changed. The control cuts, in the same layer, the
-# head with the smallest direct share.
+# The claim adds up what all other parts changed. The control cuts, in the same layer, the head with
+# the smallest direct share.
+
 
 # %%
+def change_of_others(head):
+    """What all parts but one head write more when it is cut."""
+    rest = before.total().mean().cpu() - direct[head]
+    return attribution_without(head).total().mean().cpu() - rest
+
+
 idle = (mover[0], int(direct[mover[0]].abs().argmin()))
-repaired = (without - direct)[later].sum()
-claim("repair.later_heads", repaired, control=(direct_without(idle) - direct)[later].sum())
+claim("repair.others", change_of_others(mover), control=change_of_others(idle))
 
 # %% [markdown]
-# So an ablation's effect is smaller than what a part contributes, wherever later parts react
-# [@mcgrath2023hydra; @wang2022ioi]. It is the OR gate of section 1, in a real model.
+# So the drop of an ablation is not what a part contributes, wherever later parts react. Self-repair
+# is the OR gate of section 1, in a real model.
 #
 # **States that no prompt produces.** A patched run is a collage of two runs, and zero or noise does
 # not come from any run at all. Compare the middle of the model at the second name: how far is a
@@ -848,7 +878,7 @@ def states(tokens, change=None):
     return run[layer][:, strangers.positions["S2"][0]]
 
 
-ordinary = mi.prompts.ioi(model, 96, seed=3, same_wording=True).clean_tokens[16:]
+ordinary = mi.prompts.ioi(model, 96, seed=3, same_wording=True).clean_tokens[n_prompts:]
 crowd = states(ordinary)
 points = {"clean": states(strangers.clean_tokens),
           "other people": states(strangers.corrupt_tokens),
@@ -871,26 +901,25 @@ claim("offdist.noise", nearest["noise"] / nearest["clean"],
 # its patched effect, both as shares of the distance between the runs.
 
 # %%
-direct_change = direct - mi.lens.logit_attribution(model, corrupt, answers).heads.mean(0).cpu()
-direct_share = direct_change / gap
+in_corrupt = mi.lens.logit_attribution(model, corrupt, answers).heads.mean(0).cpu()
+direct_share = (direct - in_corrupt) / gap
 strong = [head for head, _ in mi.heads.top_heads(heads.abs(), 6)]
 mi.figures.scatter(
     direct_share.flatten(), heads.flatten(), labels=names, identity=True,
-    named=[mi.heads.head_name(head) for head in strong],
-    title="Direct attribution misses the heads that work through others",
+    named=[mi.heads.head_name(head) for head in strong[:3]],
+    title="Heads far above the line work through others",
     xlabel="direct share", ylabel="recovery by patching", subtitle=mi.model_id(model),
 )  # fmt: skip
 
 # %% [markdown]
-# On the line: heads whose whole effect is what they write to the output. Far above zero with a
-# direct share near zero: heads that work *through others*, which the attribution could not see. The
-# claim: among the heads with less than a twentieth of the largest direct share, the one with the
-# largest patched effect, and as the control its direct share.
+# On the line: heads whose whole effect is what they write to the output. Far above the line: heads
+# that work *through others*, in part or altogether, which the attribution could not see. The claim
+# is the head farthest above the line: its patched effect, and as the control its direct share.
 
 # %%
-unseen = heads.masked_fill(direct_share.abs() > direct_share.abs().max() / 20, -torch.inf)
-hidden = divmod(int(unseen.argmax()), n_heads)
-claim("story.hidden_head", heads[hidden], control=direct_share[hidden].abs())
+hidden = divmod(int((heads - direct_share).argmax()), n_heads)
+print(mi.heads.head_name(hidden))
+claim("story.hidden_head", heads[hidden], control=direct_share[hidden])
 
 # %% [markdown]
 # Last, a portrait of the strongest heads: where they act, through pattern or values, and which name
@@ -917,7 +946,9 @@ mi.figures.table(rows, title="The heads with the strongest effects")
 # last token through their values, looking at the second name (*S-inhibition* heads); and heads that
 # act at the last token through their pattern, looking at the receiver (*name movers*, and negative
 # ones with a minus sign). Which of them do you find in the table? A part that is missing here is
-# missing in *this* model, for *this* corruption.
+# missing in *this* model, for *this* corruption. A model may do with less: where the second name is
+# always the giver, it is enough to carry that name to the end through values, and to write against
+# it. Nobody has to notice a repetition.
 #
 # ## Summary
 #
@@ -929,7 +960,8 @@ mi.figures.table(rows, title="The heads with the strongest effects")
 #   heads do most of it, some by what they move and some by where they look.
 # - The corruption is half of the question, and the metric decides which effects can show.
 # - Tracing depends on the amount of noise; noise makes states that no prompt makes.
-# - Self-repair hides effects; a head's share, its ablation and its patch are three numbers.
+# - Later parts react to a cut: they make up for it or fall with it. A head's share, its ablation
+#   and its patch are three numbers.
 #
 # **What we have not shown.** *Through whom* a head works. A patch moves all that follows; notebook
 # 07 patches single paths. And one forward pass for each cell is slow on large models: notebook 06

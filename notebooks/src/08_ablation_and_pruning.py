@@ -283,8 +283,9 @@ claim("repair.best_head", -silenced.effect()[0], control=spoke)
 # %% [markdown]
 # In GPT-2 small most of the loss is made good by later heads: backup name movers step in, and heads
 # that work against the answer fall silent too (*self-repair* [@mcgrath2023hydra]). Where the two
-# numbers are equal, nobody stepped in. So "ablating it hardly hurts" does not mean "it does
-# nothing".
+# numbers are equal, nobody stepped in. Where *more* is lost than was said, the head also worked
+# through others ([notebook 07](07_paths_and_circuits.ipynb)). So "ablating it hardly hurts" does
+# not mean "it does nothing".
 #
 # ## 5. One after the other
 #
@@ -469,7 +470,7 @@ def neuron_scores(prompts):
 
 
 # %%
-kept_shares = [1, 0.5, 0.2, 0.1, 0.05, 0.02, 0]
+kept_shares = [1, 0.8, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0]
 
 
 def neuron_accuracy(score, kept, prompts):
@@ -487,10 +488,11 @@ def neuron_accuracy(score, kept, prompts):
 
 
 # %%
+new_facts = mi.prompts.facts(model, 32, seed=4)
 with torch.no_grad():
     neuron_curves = {
-        by: torch.stack([neuron_accuracy(score, kept, judging["facts"]) for kept in kept_shares])
-        for by, score in neuron_scores(scoring["facts"]).items()
+        by: torch.stack([neuron_accuracy(score, kept, new_facts) for kept in kept_shares])
+        for by, score in neuron_scores(mi.prompts.facts(model, 32, seed=3)).items()
     }
 
 # %% [markdown]
@@ -506,8 +508,9 @@ mi.figures.lines(
 )  # fmt: skip
 
 # %%
-claim("prune.neurons", neuron_curves["attribution"][3:5].mean(),
-      control=neuron_curves["magnitude"][3:5].mean())  # fmt: skip
+half = kept_shares.index(0.5)
+claim("prune.neurons", neuron_curves["attribution"][half],
+      control=neuron_curves["magnitude"][half])  # fmt: skip
 
 # %% [markdown] tags=["task"] minutes=10 difficulty=1
 # ### Exercise 2: what is kept
@@ -636,8 +639,8 @@ mi.figures.lines(
 
 # %% [markdown]
 # At the left end every MLP writes its mean and nothing else; at the right end the model is whole.
-# The claim takes the middle: of what all directions together gain, which share does a tenth of them
-# gain?
+# (A curve that rises first says that a few directions can be worse than none.) The claim takes the
+# middle: of what all directions together gain, which share does a tenth of them gain?
 
 
 # %%
@@ -1017,8 +1020,8 @@ check.tied_rank_correlation(tied_rank_correlation)
 # - Mean ablation, completeness and minimality: [@wang2022ioi], section 4.
 # - Self-repair: [@mcgrath2023hydra; @mcdougall2023copy].
 # - What ablation choices do to conclusions: [@miller2024metrics; @heimersheim2024patching].
-# - Rankings by gradients, and where they fail: [@syed2023attribution; @kramar2024atp;
-#   @hanna2024faith].
+# - Rankings by gradients, and where they fail:
+#   [@syed2023attribution; @kramar2024atp; @hanna2024faith].
 
 # %%
 claim.table()
