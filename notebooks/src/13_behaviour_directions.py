@@ -169,9 +169,9 @@ mi.figures.bars(
 claim("sentiment.along", moves["sentiment"], control=moves["random direction"])
 
 # %% [markdown]
-# **Where is it summarised?** Opinions stand in adjectives and verbs. But models collect what a
-# clause said at the mark that ends it [@tigges2023sentiment]. Colour each token of a review by its
-# component along the direction, less that of its twin.
+# **Where is it kept?** Opinions stand in adjectives and verbs. In several language models, what a
+# clause said is collected at the mark that ends it, and read from there [@tigges2023sentiment]. Is
+# it here? Colour each token by its component along the direction, less that of its twin.
 
 # %%
 with torch.no_grad():
@@ -183,39 +183,46 @@ mi.figures.tokens_coloured(
 )  # fmt: skip
 
 # %% [markdown]
-# In the twins only the words of opinion differ. All colour on other tokens was *moved* there. Is it
-# used there? Put the twin's vector in at full stops, at words of opinion, or at as many others.
+# In the twins only the words of opinion differ. All colour on other tokens was *moved* there. But
+# is it used there? Put the twin's stream in, layer by layer, at one kind of token only.
 
 # %%
 stop = mi.prompts.single_token(model, ".")
 tokens = held_out.clean_tokens
 opinion = tokens != held_out.corrupt_tokens
-after = opinion.cumsum(1) > 0
-stops = (tokens == stop) & after
-rest = after & ~opinion & ~stops
-rest[:, -1] = False
-lottery = torch.rand(tokens.shape, generator=torch.Generator().manual_seed(0)).to(rest.device)
-as_many = torch.zeros_like(rest)
-for row, n in enumerate(stops.sum(1)):
-    as_many[row, lottery[row].masked_fill(~rest[row], -1).topk(int(n)).indices] = True
+after = (opinion.cumsum(1) > 0) & ~opinion
+at_end = torch.zeros_like(opinion)
+at_end[:, -1] = True
+places = {"words of opinion": opinion, "full stops": after & (tokens == stop),
+          "other tokens": after & (tokens != stop) & ~at_end, "last token": at_end}  # fmt: skip
 
 
-def moved_by(mask):
-    """How far the verdict moves when the twin's stream is put in under a mask, [batch pos]."""
-    put = (hook, lambda acts, hook: torch.where(mask[..., None], twin, acts))
+def moved_by(layer, mask):
+    """How far the verdict moves with the twin's stream put in under a mask, [batch pos]."""
+    name = f"blocks.{layer}.hook_resid_post"
+    stream = model.run_with_cache(held_out.corrupt_tokens, names_filter=name)[1][name]
+    put = (name, lambda acts, hook: torch.where(mask[..., None], stream, acts))
     with model.hooks(fwd_hooks=[put]):
         return (full - verdict()) / (full - flipped)
 
 
-places = {"words of opinion": opinion, "full stops": stops, "as many other tokens": as_many}
-by_place = {name: moved_by(mask).item() for name, mask in places.items()}
-mi.figures.bars(
-    list(by_place.values()), list(by_place), title=f"Where layer {layer} keeps the opinion",
-    ylabel="share of the way to the twin's", subtitle=mi.model_id(model),
+by_place = torch.tensor(
+    [[moved_by(i, mask) for mask in places.values()] for i in range(model.cfg.n_layers)]
+)
+mi.figures.heatmap(
+    by_place, title="Which tokens keep the opinion", x=list(places), text=".2f", ylabel="layer",
+    y=[f"L{i}" for i in range(model.cfg.n_layers)], colorbar="share of the way to the twin's",
+    subtitle=mi.model_id(model),
 )  # fmt: skip
 
 # %%
-claim("sentiment.full_stops", by_place["full stops"], control=by_place["as many other tokens"])
+claim("sentiment.at_the_end", by_place[layer, 3], control=by_place[0, 3])
+claim("sentiment.no_summary", by_place[:, 1].max(), control=by_place[:, 0].max())
+
+# %% [markdown]
+# On `pocket` the answer is plain: the last token fetches the opinion from the words themselves, in
+# one step, and full stops keep nothing. A summary that others found in larger models is not a law;
+# look before you assume one.
 
 # %% [markdown]
 # ## 2. Refusal
@@ -228,37 +235,53 @@ claim("sentiment.full_stops", by_place["full stops"], control=by_place["as many 
 # model is.
 
 # %%
-asked = mi.prompts.refusal(model, 48, seed=1)
-chosen_on = mi.prompts.refusal(model, 24, seed=3)
-judged_on = mi.prompts.refusal(model, 48, seed=2, split="test")
-print(asked.clean[0], asked.answers[0], "\n" + asked.corrupt[0], asked.wrong[0])
+asked = [mi.prompts.refusal(model, 16, seed=seed) for seed in range(10, 18)]
+chosen_on = [mi.prompts.refusal(model, 8, seed=seed) for seed in (30, 31)]
+judged_on = [mi.prompts.refusal(model, 12, seed=seed, split="test") for seed in range(20, 24)]
+print(asked[0].clean[0], asked[0].answers[0], "\n" + asked[0].corrupt[0], asked[0].wrong[0])
 
+# %% [markdown]
+# A model can decline with "Sorry" or "No", and answer with "Sure" or "Yes". We compare the
+# probabilities of the two groups, so that changing one word for another does not count.
 
 # %%
-def declines(prompts, harmful=True):
-    """Logit of declining minus that of answering, for each request."""
-    tokens = prompts.clean_tokens if harmful else prompts.corrupt_tokens
-    with torch.no_grad():
-        return mi.metrics.logit_diff(model(tokens), prompts.answer_tokens)
+decline_words = [mi.prompts.single_token(model, word) for word in (" Sorry", " No")]
+answer_words = [mi.prompts.single_token(model, word) for word in (" Sure", " Yes")]
+
+
+def declines(sets, harmful=True):
+    """Log odds of declining against answering, for each request of several sets."""
+    odds = []
+    for prompts in sets:
+        with torch.no_grad():
+            logits = model(prompts.clean_tokens if harmful else prompts.corrupt_tokens)[:, -1]
+        odds.append(logits[:, decline_words].logsumexp(-1) - logits[:, answer_words].logsumexp(-1))
+    return torch.cat(odds)
 
 
 # %% [markdown]
-# **Select by effect.** One candidate for each layer and each of the last positions: the difference
-# of means, harmful less harmless. Remove each in turn, on requests that it was not made from. As in
-# the paper, the last fifth of the layers is left out: there, a direction is just the word itself.
+# **Select by effect.** One candidate for each layer, after its attention, and each of the last
+# positions: the difference of means, harmful less harmless. Remove each in turn, on requests that
+# it was not made from.
 
 # %%
 n_layers = model.cfg.n_layers
-layers = list(range(0, int(0.8 * n_layers) + 1, max(1, n_layers // 6)))
+layers = sorted({*range(0, n_layers, max(1, n_layers // 6)), n_layers - 1})
 positions = range(-6, 0)
+
+
+def contrast(sets, position):
+    """Activations of harmful and of harmless requests at a position, [layer prompt d_model]."""
+    options = dict(site="resid_mid", layers=layers, position=position)
+    harmful = [steering.collect(model, p.clean_tokens, **options) for p in sets]
+    harmless = [steering.collect(model, p.corrupt_tokens, **options) for p in sets]
+    return torch.cat(harmful, dim=1), torch.cat(harmless, dim=1)
+
+
 means = {}
 for position in positions:
-    harmful, harmless = (
-        steering.collect(model, tokens, layers=layers, position=position)
-        for tokens in (asked.clean_tokens, asked.corrupt_tokens)
-    )
+    harmful, harmless = contrast(asked, position)
     means[position] = (harmful - harmless).mean(1)
-as_it_is = declines(chosen_on).mean()
 
 
 def without(direction):
@@ -274,16 +297,16 @@ bypass = torch.tensor([[without(means[p][i]) for p in positions] for i in range(
 
 # %%
 mi.figures.heatmap(
-    bypass, title="Harmful requests, one direction removed", x=list(asked.str_tokens[0][-6:]),
+    bypass, title="Harmful requests, one direction removed", x=list(asked[0].str_tokens[0][-6:]),
     y=[f"L{i}" for i in layers], xlabel="position", ylabel="layer", text=".1f",
-    colorbar="decline against answer (logits)", subtitle=mi.model_id(model),
+    colorbar="decline against answer (log odds)", subtitle=mi.model_id(model),
 )  # fmt: skip
 
 # %%
 row, column = divmod(int(bypass.argmin()), len(positions))
 refusal = means[positions[column]][row]
-place = layers[row]
-print(f"layer {place}, position {positions[column]}, norm {refusal.norm():.2f}")
+place, position = layers[row], positions[column]
+print(f"layer {place}, position {position}, norm {refusal.norm():.2f}")
 
 
 # %%
@@ -300,7 +323,7 @@ claim("refusal.bypass", declined(refusal), control=random_declined)
 # **Add it**, and harmless requests are declined. The strength is counted in lengths of the vector.
 
 # %%
-vector = steering.new_vector(model, refusal, place, method="class_means")
+vector = steering.new_vector(model, refusal, place, method="class_means", site="resid_mid")
 strengths = [0.0, 1.0, 2.0, 4.0, 8.0, 16.0]
 
 
@@ -352,7 +375,7 @@ def orthogonalise(W, direction):
 check.orthogonalise(orthogonalise)
 
 # %%
-requests = judged_on.clean_tokens[:8]
+requests = judged_on[0].clean_tokens[:8]
 with torch.no_grad():
     untouched = model(requests)
     with steering.project_out(model, refusal):
@@ -376,10 +399,10 @@ def reply(text):
 
 
 rows = []
-for i in range(3):
-    said = {"request": judged_on.clean[i], "as it is": reply(judged_on.clean[i])}
+for request in [prompts.clean[0] for prompts in judged_on[:3]]:
+    said = {"request": request, "as it is": reply(request)}
     with steering.orthogonalised(model, refusal):
-        rows.append(said | {"orthogonalised": reply(judged_on.clean[i])})
+        rows.append(said | {"orthogonalised": reply(request)})
 mi.figures.table(rows, title="Declined, and answered", subtitle=mi.model_id(model))
 
 # %% [markdown]
@@ -462,18 +485,14 @@ check.remove_span(remove_span)
 
 
 # %%
-def contrast(prompts, layer):
-    """Activations at the selected position, harmful and harmless, [prompt d_model] each."""
-    return [steering.collect(model, tokens, layers=[layer], position=positions[column])[0]
-            for tokens in (prompts.clean_tokens, prompts.corrupt_tokens)]  # fmt: skip
-
-
-def readable(layer, shuffle=False):
-    """Held-out accuracy of a fresh probe at the layer's selected position."""
-    fitted, tested = contrast(asked, layer), contrast(judged_on, layer)
+def readable(shuffle=False):
+    """Held-out accuracy of a fresh probe at the selected layer and position."""
+    fitted = [acts[row] for acts in contrast(asked, position)]
+    tested = [acts[row] for acts in contrast(judged_on, position)]
     if shuffle:
-        coins = torch.rand(len(asked), 1, generator=torch.Generator().manual_seed(0)) < 0.5
-        fitted = [torch.where(coins.to(fitted[0].device), *fitted[::step]) for step in (1, -1)]
+        coins = torch.rand(len(fitted[0]), generator=torch.Generator().manual_seed(0)) < 0.5
+        coins = coins.to(fitted[0].device)[:, None]
+        fitted = [torch.where(coins, *fitted), torch.where(coins, *fitted[::-1])]
     direction = steering.probe_weights(*fitted)
     middle = (fitted[0].mean(0) + fitted[1].mean(0)) / 2
     sides = [(acts - middle) @ direction for acts in tested]
@@ -481,17 +500,17 @@ def readable(layer, shuffle=False):
 
 
 # %%
-removed, by_rank = [], []
-for rank in range(4):
-    harmful, harmless = contrast(asked, place)
-    if removed:
-        with steering.project_out(model, torch.stack(removed)):
-            harmful, harmless = contrast(asked, place)
-            left, read = (declines(judged_on) > 0).float().mean().item(), readable(place)
-    else:
-        left, read = able["as it is"]["declines"], readable(place)
-    by_rank.append((left, read))
-    removed.append(steering.class_means(harmful, harmless))
+def share_declined():
+    """Share of held-out harmful requests that are declined."""
+    return (declines(judged_on) > 0).float().mean().item()
+
+
+by_rank, removed = [(share_declined(), readable())], [refusal]
+for _ in range(3):
+    with steering.project_out(model, torch.stack(removed)):
+        by_rank.append((share_declined(), readable()))
+        left_over = contrast(asked, position)
+    removed.append(steering.class_means(*(acts[row] for acts in left_over)))
 mi.figures.lines(
     {"declined": [left for left, _ in by_rank], "read by a fresh probe": [r for _, r in by_rank]},
     title="Directions removed, one after the other", x=list(range(4)), xlabel="directions removed",
@@ -503,7 +522,7 @@ claim(
     "rank.first_direction", by_rank[0][0] - by_rank[1][0], control=by_rank[0][0] - random_declined
 )
 with steering.project_out(model, refusal):
-    claim("erasure.still_readable", readable(place), control=readable(place, shuffle=True))
+    claim("erasure.still_readable", readable(), control=readable(shuffle=True))
 
 # %% [markdown]
 # The behaviour is gone, and the *concept* is still there: a probe finds it along other directions.
@@ -514,8 +533,8 @@ with steering.project_out(model, refusal):
 #
 # An MLP can be seen as a memory [@geva2020memories]: the activations of its neurons are a *key*
 # $k$, and $k W_{out}$ is the *value* that it returns. At the subject's last token, the value holds
-# what is known about the subject. ROME [@meng2022rome] changes $W_{out}$ by the smallest update, in the
-# sense of the keys that usually occur, that returns a new value for one key:
+# what is known about the subject. ROME [@meng2022rome] changes $W_{out}$ by the smallest update, in
+# the sense of the keys that usually occur, that returns a new value for one key:
 #
 # $$W \leftarrow W + \frac{C^{-1}k}{k^T C^{-1} k} (v_{new} - k W)^T, \qquad C = E[k k^T]$$
 
@@ -712,7 +731,7 @@ mi.figures.explore(look, layer=list(edits), country=[subject, *neighbours], star
 #
 # - A direction must be tested by reading, removing and patching along it; each says more than the
 #   one before.
-# - What a clause said is collected at the mark that ends it, and used from there.
+# - Where an opinion is kept must be tested; on `pocket` no full stop summarises it.
 # - Refusal can hang on one direction: removed, the model answers; added, it declines; and the
 #   weights can be changed so for good.
 # - Removing what a behaviour needs does not remove the concept.
