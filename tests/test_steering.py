@@ -414,7 +414,9 @@ def test_clamp_holds_a_direction_at_a_value(tiny_model, tokens, vector):
 
 def test_rome_edit_maps_the_key_to_the_new_value_and_is_undone(tiny_model, tokens):
     keys = steering.mlp_keys(tiny_model, tokens, LAYER)
-    covariance = steering.key_covariance(keys)
+    covariance = steering.key_covariance(tiny_model, tokens, [0, LAYER], batch=2)[LAYER]
+    flat = keys[:, 1:].flatten(0, 1)
+    assert torch.allclose(covariance, flat.T @ flat / len(flat), atol=1e-6)
     key, change = keys[0, -1], torch.randn(32, generator=torch.Generator().manual_seed(3))
     left = steering.rome_key(covariance, key)
     W_out = tiny_model.blocks[LAYER].mlp.W_out
@@ -427,10 +429,10 @@ def test_rome_edit_maps_the_key_to_the_new_value_and_is_undone(tiny_model, token
     assert (inside - run(tiny_model, tokens)[0]).abs().max() > 1e-3
 
 
-def test_rome_edit_disturbs_usual_keys_less_than_the_plain_one(tiny_model):
+def test_rome_edit_disturbs_usual_keys_less_than_the_plain_one():
     generator = torch.Generator().manual_seed(0)
-    usual = torch.randn(500, 1, 128, generator=generator) * torch.linspace(0.1, 3, 128)
-    covariance = steering.key_covariance(torch.cat([usual, usual], dim=1))
+    usual = torch.randn(500, 128, generator=generator) * torch.linspace(0.1, 3, 128)
+    covariance = usual.T @ usual / len(usual)
     key = torch.randn(128, generator=generator)
     rome, plain = steering.rome_key(covariance, key), key / (key @ key)
     assert key @ rome == pytest.approx(1, abs=1e-4) and key @ plain == pytest.approx(1, abs=1e-4)

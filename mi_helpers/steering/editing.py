@@ -99,10 +99,28 @@ def mlp_keys(
     return model.run_with_cache(tokens, names_filter=[name])[1][name]
 
 
-def key_covariance(keys: Float[Tensor, "batch pos d_mlp"]) -> Float[Tensor, "d_mlp d_mlp"]:
-    """Second moments of the keys over texts, E[k kᵀ], not centred; BOS is left out."""
-    flat = keys[:, 1:].flatten(0, 1).double()
-    return (flat.T @ flat / len(flat)).to(keys)
+@torch.no_grad()
+def key_covariance(
+    model: TransformerBridge,
+    tokens: Int[Tensor, "batch pos"],
+    layers: Sequence[int],
+    *,
+    batch: int = 16,
+) -> dict[int, Float[Tensor, "d_mlp d_mlp"]]:
+    """Second moments of the keys of several layers over texts, E[k kᵀ], not centred.
+
+    One pass over the texts, `batch` of them at a time; BOS, in front of each, is left out.
+    """
+    for layer in layers:
+        require_layer(model, layer)
+    names = {layer: f"blocks.{layer}.mlp.hook_post" for layer in layers}
+    sums: dict[int, Tensor] = {}
+    for rows in tokens.split(batch):
+        cache = model.run_with_cache(rows, names_filter=list(names.values()))[1]
+        for layer, name in names.items():
+            keys = cache[name][:, 1:].flatten(0, 1)
+            sums[layer] = sums.get(layer, 0) + keys.T @ keys
+    return {layer: total / tokens[:, 1:].numel() for layer, total in sums.items()}
 
 
 def find_value(
@@ -112,9 +130,9 @@ def find_value(
     answer: int,
     layer: int,
     *,
-    steps: int = 25,
-    rate: float = 0.5,
-    decay: float = 0.02,
+    steps: int = 20,
+    rate: float = 0.2,
+    decay: float = 0.3,
 ) -> Float[Tensor, " d_model"]:
     """What the MLP of a layer would have to write *more* at a position for the model to answer so.
 

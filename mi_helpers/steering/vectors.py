@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mi_helpers.models import model_id, model_source
+from mi_helpers.models import ModelSource, model_id, model_source
 from mi_helpers.patching.sites import SITES, site_of
 
 if TYPE_CHECKING:
@@ -150,9 +150,16 @@ def load(path: str | Path, model: TransformerBridge) -> SteeringVector:
 def fingerprint(model: TransformerBridge) -> str:
     """Twelve hexadecimal digits that tell apart weights of one name, from the files they are in.
 
-    The first 4 MiB of every file; for weights drawn by `mi.untrained`, their seed.
+    The first 4 MiB of every file; for weights drawn by `mi.untrained`, their seed. Read once for
+    each loaded model.
     """
-    source = model_source(model)
+    known = getattr(model, "mi_fingerprint", None)
+    if known is None:
+        known = model.mi_fingerprint = _fingerprint(model_source(model))
+    return known
+
+
+def _fingerprint(source: ModelSource) -> str:
     digest = hashlib.sha256(source.model_id.encode())
     if source.model_id.startswith("untrained "):
         digest.update(source.where.encode())

@@ -627,27 +627,27 @@ traced = patch_sweep(
 # %%
 from mi_data.pocket import generator
 
-some = [model.to_tokens(generator.sample(kind, seed).text)[0, 1:]
-        for kind in ("fact", "profile", "story", "ioi") for seed in range(25)]  # fmt: skip
-stream = torch.cat(some)
-length = 60
-texts = stream[: len(stream) // length * length].view(-1, length)
-bos = model.to_tokens("")[0, :1].expand(len(texts), 1)
-texts = torch.cat([bos, texts], dim=1)
+counts = {"fact": 400, "profile": 300, "story": 40, "ioi": 40, "opinion": 40}
+less = max(1, n_layers // 6) ** 2  # larger models get fewer texts
+words = torch.cat([model.to_tokens(generator.sample(kind, seed).text)[0, 1:]
+                   for kind, n in counts.items() for seed in range(n // less)])  # fmt: skip
+texts = words[: len(words) // 60 * 60].view(-1, 60)
+texts = torch.cat([model.to_tokens("")[:, :1].expand(len(texts), 1), texts], dim=1)
+edited = range(0, n_layers, max(1, n_layers // 6))
+covariance = steering.key_covariance(model, texts, edited)
 
 
 def edit(layer):
     """The two factors of the edit of one layer."""
     rows = [prompt_of(p, subject) for p in edit_on]
     keys = [steering.mlp_keys(model, tokens[None], layer)[0, at] for tokens, at in rows]
-    covariance = steering.key_covariance(steering.mlp_keys(model, texts, layer))
     key = torch.stack(keys).mean(0)
-    change = steering.find_value(model, *zip(*rows, strict=True), ids[new], layer, steps=15)
-    return steering.rome_key(covariance, key), change
+    change = steering.find_value(model, *zip(*rows, strict=True), ids[new], layer)
+    return steering.rome_key(covariance[layer], key), change
 
 
 # %%
-edits = {i: edit(i) for i in range(0, n_layers, max(1, n_layers // 6))}
+edits = {i: edit(i) for i in edited}
 outcome = {}
 for i, factors in edits.items():
     with steering.rank_one(model, i, *factors):
