@@ -124,6 +124,7 @@ held_out = mi.prompts.sentiment(model, 24, seed=2, split="test")
 neutral = [mi.prompts.facts(model, 8).clean_tokens, mi.prompts.ioi(model, 8).clean_tokens]
 
 
+# %%
 def praise_first(prompts):
     """+1 where the right answer is praise, else -1, one a prompt."""
     praise = [1.0 if label["sentiment"] == "good" else -1.0 for label in prompts.labels]
@@ -164,6 +165,7 @@ def vector_of(layer, maker=steering.class_means, labels=None):
     return steering.new_vector(model, maker(*sides), layer, method=maker.__name__)
 
 
+# %%
 def effect(vector, strength, prompts=held_out, start=before):
     """By how much a vector moves praise against blame, in logits."""
     with steering.add(model, vector, strength):
@@ -238,26 +240,36 @@ print(f"sweet spot: layer {layer}, strength {strength:g}, norm {strength * vecto
 
 # %% [markdown]
 # **Controls.** The same place and length, but a random direction; and a vector made in the same way
-# from pairs whose labels were shuffled. The shuffled one is the harder control: it lies in the
-# directions in which reviews do differ.
+# from pairs whose labels were shuffled. A shuffled one is short, because differences cancel; we
+# take it as it comes, and also stretched to the true vector's length.
 
 
 # %%
-def shuffled(seed):
-    """A vector from the same pairs with sides swapped at random, of the true vector's norm."""
+def shuffled(seed, stretched=True):
+    """A vector from the same pairs with sides swapped at random."""
     coins = torch.rand(len(train), generator=torch.Generator().manual_seed(seed)) < 0.5
     made = vector_of(layer, labels=coins.to(good.device)).vector
-    return steering.new_vector(model, made * vector.norm / made.norm(), layer, method="shuffled")
+    made = made * vector.norm / made.norm() if stretched else made
+    return steering.new_vector(model, made, layer, method="shuffled labels")
 
 
-by_chance = {
-    "random": [effect(steering.random_like(vector, model, i), strength) for i in range(10)],
-    "shuffled labels": [effect(shuffled(i), strength) for i in range(10)],
-}
-sizes = {name: torch.stack(values).abs().mean() for name, values in by_chance.items()}
-claim("sweep.sweet_spot", effects[row, column], control=sizes["random"])
-claim("sweep.shuffled_labels", effects[row, column], control=sizes["shuffled labels"])
+def mean_size(make):
+    """The mean size of the effects of ten vectors, at the sweet spot's strength."""
+    return torch.stack([effect(make(seed), strength).abs() for seed in range(10)]).mean()
+
+
+# %%
+by_chance = mean_size(lambda seed: steering.random_like(vector, model, seed))
+by_shuffling = mean_size(lambda seed: shuffled(seed, stretched=False))
+claim("sweep.sweet_spot", effects[row, column], control=by_chance)
+claim("sweep.shuffled_labels", effects[row, column], control=by_shuffling)
 claim("sweep.other_way", effect(vector, -strength), control=effects[row, column])
+claim("sweep.shuffled_axis", mean_size(shuffled), control=by_chance)
+
+# %% [markdown]
+# The last line is a warning. Stretched, a vector from shuffled labels is nearly as strong as the
+# true one, and it points either way: pairs differ along *one* axis, and labels only say which end
+# is which. A control that is scaled up from almost nothing can hide that.
 
 # %% [markdown]
 # **The cliff** is easiest to see in what the model writes. Text that goes wrong repeats itself, and
@@ -347,6 +359,7 @@ def affordable_strength(vector, budget=budget, highest=16.0, steps=10):
     return max(low, highest / 2**steps)
 
 
+# %%
 candidates = {
     "one pair": steering.make(model, pair[:1], pair[1:], layer),
     "class means": vector,
@@ -366,11 +379,13 @@ mi.figures.bars(
 
 # %%
 claim("makers.equal_cost", equal["class means"], control=abs(equal["random"]))
-claim("makers.means_beat_probe", equal["class means"], control=equal["probe"])
+weakest = min(equal[name] for name in ("one pair", "class means", "PCA", "probe"))
+claim("makers.alike", weakest, control=abs(equal["random"]))
 
 # %% [markdown]
-# A probe is trained to *tell apart*, and for that any direction will do that separates the classes,
-# also one that the model never reads. Class means point where the activations really go.
+# Which way one takes hardly matters here: sentiment is *one* axis in `pocket`, and every way finds
+# it. Do not count on that. A probe is trained to tell apart, and for that any direction will do
+# that separates the classes, also one that the model never reads.
 
 # %% [markdown] tags=["task"] minutes=15 difficulty=2
 # ### Exercise 4: only after the prompt
@@ -424,6 +439,7 @@ def feeling_praise():
     return total / len(feelings)
 
 
+# %%
 feeling_before = feeling_praise()
 
 
@@ -452,6 +468,7 @@ def abilities():
                 for name, p in others.items()}  # fmt: skip
 
 
+# %%
 able = {"no steering": abilities()}
 for name, one, times in (
     ("sweet spot", vector, strength),
@@ -516,7 +533,6 @@ claim("feature.searched", effect(feature(chosen), 4.0), control=sum(by_luck) / l
 # %%
 here = steering.place("mlp_out", layer)
 values = torch.linspace(0, 4, 5).tolist()
-neuron = steering.place("resid_mid", layer)
 
 
 def activation(i):
@@ -536,6 +552,7 @@ def clamped(value):
         return (praise(held_out).mean() - before).item()
 
 
+# %%
 mi.figures.lines(
     {"added": [effect(feature(chosen), value).item() for value in values],
      "clamped": [clamped(value) for value in values]},
@@ -563,9 +580,23 @@ listed = [
     if len(tokens := model.tokenizer(f" {word}", add_special_tokens=False)["input_ids"]) == 1
 ]
 target = effects[row, column].item()
-bonus = torch.zeros(model.cfg.d_vocab_out)
-bonus[listed] = target
-with model.hooks(fwd_hooks=[("unembed.hook_out", lambda logits, hook: logits + bonus)]):
+bonus = torch.zeros(model.cfg.d_vocab_out, device=model.cfg.device)
+bonus[listed] = 1.0
+
+
+def with_bias(amount):
+    """The model with a constant added to the logits of the listed words."""
+    add = ("unembed.hook_out", lambda logits, hook: logits + amount * bonus)
+    return model.hooks(fwd_hooks=[add])
+
+
+# %% [markdown]
+# Its effect is proportional to the constant, so one run tells how large it must be.
+
+# %%
+with with_bias(1.0):
+    per_unit = (praise(held_out).mean() - before).item()
+with with_bias(target / per_unit):
     bias = {"reviews": (praise(held_out).mean() - before).item(),
             "feelings": feeling_praise() - feeling_before}  # fmt: skip
 
@@ -604,9 +635,12 @@ def tuned(acts, hook):
 now = {}
 hooks = [(f"blocks.{layer}.mlp.hook_post", lambda acts, hook: now.update(key=acts)),
          (f"blocks.{layer}.hook_mlp_out", tuned)]  # fmt: skip
-optimizer = torch.optim.Adam([update], lr=3e-3)
+
+
+# %%
+optimizer = torch.optim.Adam([update], lr=1.5e-3)
 with model.hooks(fwd_hooks=hooks):
-    for _ in range(30):
+    for _ in range(40):
         optimizer.zero_grad()
         gained = mi.metrics.logit_diff(model(train.clean_tokens[:24]), reviews[:24]).mean()
         (-gained).backward()
@@ -631,10 +665,12 @@ def carried_over(name):
 
 
 claim("rivals.bias_stays_on_its_list", carried_over("logit bias"), control=carried_over("steering"))
+claim("rivals.fine_tuning_costs_less", fine["cost"], control=steered["cost"])
 
 # %% [markdown]
-# A bias knows only the words on its list. The vector changes what the model *takes to be true* of
-# the text, and later layers draw their own conclusions from it.
+# A bias knows only the words on its list; the others carry over to words they were not made for.
+# And fine-tuning is no straw man: at about the same effect it disturbs other text *less*, for it
+# changes what one matrix does with reviews, and the vector is added to everything.
 #
 # ## 7. Play with it
 #
@@ -659,6 +695,7 @@ def play(text, layer, strength):
     )  # fmt: skip
 
 
+# %%
 mi.figures.explore(
     play, text="We tried the film last week. In short, it was", layer=layers,
     strength=[s for s in strengths if s], start={"layer": layer, "strength": strength},
@@ -671,7 +708,8 @@ mi.figures.explore(
 #   shuffled ones of the same length do far less.
 # - Layer and strength must be swept, and judged by effect *and* cost: there is a cliff.
 # - Compare vectors at equal cost, never at equal strength.
-# - It carries over to words and sentences it was not made from; a logit bias does not.
+# - It carries over to words and sentences it was not made from; a logit bias does not. But a few
+#   steps of fine-tuning do as much at less cost.
 #
 # **What we have not shown.** That the vector *is* the model's concept: it is one handle that moves
 # the behaviour. [Notebook 13](13_behaviour_directions.ipynb) asks what such a direction carries.

@@ -79,6 +79,7 @@ def sides(prompts, layer=layer, position=-1):
     return torch.where(praise, clean, corrupt), torch.where(praise, corrupt, clean)
 
 
+# %%
 good, bad = sides(train)
 sentiment = steering.class_means(good, bad)
 strangers = torch.randn(10, model.cfg.d_model, generator=torch.Generator().manual_seed(0))
@@ -155,6 +156,7 @@ def along(direction):
     return lambda acts, source: acts + ((source - acts) @ unit)[..., None] * unit
 
 
+# %%
 moves = {
     "random direction": torch.stack([patched(along(one)) for one in strangers]).mean(),
     "sentiment": patched(along(sentiment)),
@@ -197,6 +199,7 @@ places = {"words of opinion": opinion, "full stops": after & (tokens == stop),
           "other tokens": after & (tokens != stop) & ~at_end, "last token": at_end}  # fmt: skip
 
 
+# %%
 def moved_by(layer, mask):
     """How far the verdict moves with the twin's stream put in under a mask, [batch pos]."""
     name = f"blocks.{layer}.hook_resid_post"
@@ -278,6 +281,7 @@ def contrast(sets, position):
     return torch.cat(harmful, dim=1), torch.cat(harmless, dim=1)
 
 
+# %%
 means = {}
 for position in positions:
     harmful, harmless = contrast(asked, position)
@@ -584,6 +588,7 @@ def prompt_of(phrasing, country):
     return model.to_tokens(text)[0], model.to_tokens(text[:end]).shape[1] - 1
 
 
+# %%
 def prefers(phrasing, country, right, wrong):
     """Logit of one answer minus that of another."""
     with torch.no_grad():
@@ -601,6 +606,7 @@ def judge():
     return {name: sum(passed) / len(passed) for name, passed in asked.items()}
 
 
+# %%
 before = judge()
 print(before)
 
@@ -637,6 +643,7 @@ edited = range(0, n_layers, max(1, n_layers // 6))
 covariance = steering.key_covariance(model, texts, edited)
 
 
+# %%
 def edit(layer):
     """The two factors of the edit of one layer."""
     rows = [prompt_of(p, subject) for p in edit_on]
@@ -689,6 +696,9 @@ with model.hooks(fwd_hooks=hooks):
         loss.backward()
         optimizer.step()
     tuned = judge()
+
+
+# %%
 table = {"as it is": before, "rank-one edit": outcome[best], "random key": by_random_key,
          "fine-tuning": tuned}  # fmt: skip
 mi.figures.table([{"model": name} | row for name, row in table.items()],
