@@ -679,24 +679,36 @@ with steering.rank_one(model, best, random_key, edits[best][1]):
 claim("edit.paraphrases", outcome[best]["paraphrases"], control=by_random_key["paraphrases"])
 
 # %% [markdown]
-# **Against fine-tuning** of the same matrix on the same three prompts.
+# **Against fine-tuning** of the same matrix on the same three prompts, in small steps, until it says
+# Rome as surely as the edit makes it.
+
 
 # %%
+def surprise():
+    """Mean of -log p(Rome) on the three prompts of the edit."""
+    logits = [model(prompt_of(phrasing, subject)[0][None])[0, -1] for phrasing in edit_on]
+    return -torch.stack(logits).log_softmax(-1)[:, ids[new]].mean()
+
+
+with torch.no_grad(), steering.rank_one(model, best, *edits[best]):
+    as_sure = surprise().item()
 W_out = model.blocks[best].mlp.W_out
 update = torch.zeros_like(W_out, requires_grad=True)
-optimizer = torch.optim.Adam([update], lr=0.02)
-now, place_of_edit = {}, steering.place("mlp_out", best)
+now, written_at = {}, steering.place("mlp_out", best)
 hooks = [(f"blocks.{best}.mlp.hook_post", lambda acts, hook: now.update(key=acts)),
-         (place_of_edit, lambda acts, hook: acts + now["key"] @ update)]  # fmt: skip
+         (written_at, lambda acts, hook: acts + now["key"] @ update)]  # fmt: skip
+
+# %%
+optimizer = torch.optim.Adam([update], lr=0.002)
 with model.hooks(fwd_hooks=hooks):
-    for _ in range(15):
+    for _ in range(100):
         optimizer.zero_grad()
-        asked_for = [model(prompt_of(p, subject)[0][None])[0, -1] for p in edit_on]
-        loss = -torch.stack([one.log_softmax(-1)[ids[new]] for one in asked_for]).mean()
+        loss = surprise()
+        if loss < as_sure:
+            break
         loss.backward()
         optimizer.step()
     tuned = judge()
-
 
 # %%
 table = {"as it is": before, "rank-one edit": outcome[best], "random key": by_random_key,
