@@ -297,7 +297,8 @@ def without(direction):
 bypass = torch.tensor([[without(means[p][i]) for p in positions] for i in range(len(layers))])
 
 # %% [markdown]
-# Red: the model would rather answer. In which place does the direction have to be read?
+# Red: the model would rather answer. In which layer and at which position was the direction that
+# does it read?
 
 # %%
 mi.figures.heatmap(
@@ -324,6 +325,9 @@ random_declined = torch.stack([declined(one) for one in strangers]).mean()
 claim("refusal.bypass", declined(refusal), control=random_declined)
 
 # %% [markdown]
+# It is read late and at the end: by then the last layers have looked up the request. Removing an
+# earlier direction does nothing, since what a request is about stands in its own words.
+#
 # **Add it**, and harmless requests are declined. The strength is counted in lengths of the vector.
 
 # %%
@@ -667,8 +671,9 @@ mi.figures.lines(
 )  # fmt: skip
 
 # %% [markdown]
-# Choose the layer in which paraphrases follow and neighbours stay. It need not be the one that
-# tracing points to: where a fact is *read* and where it can be *overwritten* are two questions.
+# Choose the layer in which paraphrases follow and neighbours stay. Then look at the layer that
+# tracing points to *least*, the last one left out: there is nothing after it that could read the
+# country.
 
 # %%
 best = max(outcome, key=lambda i: sum(outcome[i].values()))
@@ -678,9 +683,16 @@ with steering.rank_one(model, best, random_key, edits[best][1]):
     by_random_key = judge()
 claim("edit.paraphrases", outcome[best]["paraphrases"], control=by_random_key["paraphrases"])
 
+# %%
+least = min(list(outcome)[:-1], key=lambda i: traced[i].item())
+claim("edit.elsewhere", outcome[least]["paraphrases"], control=traced[least])
+
 # %% [markdown]
-# **Against fine-tuning** of the same matrix on the same three prompts, in small steps, until it says
-# Rome as surely as the edit makes it.
+# So tracing does not say where an edit works. Where a fact is *read* and where it can be
+# *overwritten* are two questions.
+#
+# **Against fine-tuning** of the same matrix on the same three prompts, in small steps, until it
+# says Rome as surely as the edit makes it.
 
 
 # %%
