@@ -638,7 +638,7 @@ hooks = [(f"blocks.{layer}.mlp.hook_post", lambda acts, hook: now.update(key=act
 
 
 # %%
-optimizer = torch.optim.Adam([update], lr=1.5e-3)
+optimizer = torch.optim.Adam([update], lr=5e-4)
 with model.hooks(fwd_hooks=hooks):
     for _ in range(40):
         optimizer.zero_grad()
