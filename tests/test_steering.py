@@ -457,7 +457,8 @@ def test_find_value_raises_the_answer(tiny_model, tokens):
             out.append(logits[0, -1].log_softmax(-1)[answer])
         return torch.stack(out).mean()
 
-    found = steering.find_value(tiny_model, rows, positions, answer, 0, steps=10)
+    options = dict(steps=10, rate=0.5, decay=0.02)
+    found = steering.find_value(tiny_model, rows, positions, answer, 0, **options)
     as_it_is = chance(torch.zeros(32))
     assert chance(found) - as_it_is > 1e-3 and as_it_is - chance(-found) > 5e-4
     with pytest.raises(ValueError, match="position 9 is outside"):

@@ -711,7 +711,7 @@ hooks = [(f"blocks.{best}.mlp.hook_post", lambda acts, hook: now.update(key=acts
          (written_at, lambda acts, hook: acts + now["key"] @ update)]  # fmt: skip
 
 # %%
-optimizer = torch.optim.Adam([update], lr=0.002)
+optimizer = torch.optim.Adam([update], lr=2e-4)
 with model.hooks(fwd_hooks=hooks):
     for _ in range(100):
         optimizer.zero_grad()
