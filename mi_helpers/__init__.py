@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         patching,
         prompts,
         reading,
+        sae,
     )
     from mi_helpers.claims import Claims
     from mi_helpers.exercises import check
@@ -42,6 +43,7 @@ __all__ = [
     "patching",
     "prompts",
     "reading",
+    "sae",
     "untrained",
 ]
 
