@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         prompts,
         reading,
         sae,
+        toy_models,
     )
     from mi_helpers.claims import Claims
     from mi_helpers.exercises import check
@@ -44,6 +45,7 @@ __all__ = [
     "prompts",
     "reading",
     "sae",
+    "toy_models",
     "untrained",
 ]
 

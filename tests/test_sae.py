@@ -112,8 +112,9 @@ def test_wrong_width_is_refused_by_name() -> None:
 def test_sparse_and_dense_products_agree(kind: str) -> None:
     recipe = S.Recipe(kind, d_sae=40, k=3, l1=0.3, l0=0.2, bandwidth=0.4)
     W_dec = random(40, 10)
-    p = {"W_enc": random(10, 40, seed=1), "b_enc": -random(40, seed=2).abs(),
-         "W_dec": W_dec / W_dec.norm(dim=-1, keepdim=True), "b_dec": random(10, seed=3)}  # fmt: skip
+    W_dec /= W_dec.norm(dim=-1, keepdim=True)
+    p = {"W_enc": random(10, 40, seed=1), "b_enc": -random(40, seed=2).abs(), "W_dec": W_dec}
+    p["b_dec"] = random(10, seed=3)
     if kind == "jumprelu":
         p["log_threshold"] = 0.1 * random(40, seed=4)
     p = {name: value.requires_grad_() for name, value in p.items()}
@@ -230,8 +231,9 @@ def older_folder(folder, **changes) -> None:
     """A file as SAELens before 6 wrote it, such as those of gpt2-small-res-jb."""
     one = an_sae()
     config = dict(
-        architecture="standard", d_in=6, d_sae=20, activation_fn_str="relu", apply_b_dec_to_input=True,
-        hook_name=HOOK, model_name="gpt2-small", normalize_activations="none", prepend_bos=True,
+        architecture="standard", d_in=6, d_sae=20, activation_fn_str="relu",
+        apply_b_dec_to_input=True, hook_name=HOOK, model_name="gpt2-small",
+        normalize_activations="none", prepend_bos=True,
     )  # fmt: skip
     tensors = {n: getattr(one, n) for n in ("W_enc", "b_enc", "W_dec", "b_dec")}
     save_file(tensors | {"scaling_factor": torch.ones(20)}, folder / "sae_weights.safetensors")
@@ -344,11 +346,12 @@ def test_splicing_a_perfect_sae_changes_nothing_and_a_poor_one_does(tiny_model) 
 
 def test_splicing_refuses_an_sae_of_another_model(tiny_model) -> None:
     sae = an_sae(d_in=32, hook=HOOK, model_id="gpt2")
+    raw = {"model_from_pretrained_kwargs": {"center_writing_weights": False}}
     for wrong, said in (
         (sae, "made for 'gpt2'"),
         (replace(sae, hook=""), "which site"),
-        (replace(sae, model_id="", notes={"model_from_pretrained_kwargs": {"center_writing_weights": False}}), "centred"),
-    ):  # fmt: skip
+        (replace(sae, model_id="", notes=raw), "centred"),
+    ):
         with pytest.raises(ValueError, match=said), S.splice(tiny_model, wrong):
             pass
     with (

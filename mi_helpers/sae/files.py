@@ -94,7 +94,8 @@ def load_published(
     `hook` is its site, such as "blocks.8.hook_resid_pre". "gpt2-small-res-jb" was trained on GPT-2
     small with centred writing weights, as `mi.load_model` gives it.
 
-    Raises KeyError for an unknown release, FileNotFoundError when it is neither cached nor to be had.
+    Raises KeyError for an unknown release, FileNotFoundError when it is neither cached nor to be
+    had.
     """
     if release not in PUBLISHED:
         raise KeyError(f"no release {release!r}; there is {', '.join(PUBLISHED)}")

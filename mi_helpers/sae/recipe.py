@@ -22,8 +22,8 @@ class Recipe:
       gradient of `bandwidth` for the thresholds [Rajamanoharan et al. 2024].
 
     The penalties rise from zero over the first `warm_up` share of the steps, which keeps units of
-    "relu" and "jumprelu" from dying early; the learning rate falls to zero over the last `cool_down`
-    share. A unit is dead when it was silent for the last `dead_after` inputs.
+    "relu" and "jumprelu" from dying early; the learning rate falls to zero over the last
+    `cool_down` share. A unit is dead when it was silent for the last `dead_after` inputs.
     """
 
     kind: str = "batchtopk"
