@@ -2,7 +2,7 @@
 
 A world has `n` features, each present with some probability and then uniform between 0 and 1. A
 model squeezes them through `d_hidden` numbers and tries to get them back:
-``x_hat = relu(x @ W @ W.T + b)``. All instances train side by side in one batched product, so a grid
+``x_hat = relu(x @ W @ W.T + b)``. All instances train side by side in one batched product: a grid
 of sparsities costs little more than one model.
 
 Source: Elhage et al. 2022, Toy Models of Superposition (arXiv:2209.10652), for the models and the

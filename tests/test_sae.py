@@ -39,7 +39,7 @@ class Dictionary:
     hook, model_id, identity = HOOK, "toy", "toy"
 
     def __init__(
-        self, d_in: int = 12, n: int = 24, count: int = 6000, active: float = 0.06
+        self, d_in: int = 16, n: int = 24, count: int = 6000, active: float = 0.06
     ) -> None:
         self.directions = random(n, d_in, seed=3)
         self.directions /= self.directions.norm(dim=-1, keepdim=True)
@@ -151,11 +151,11 @@ def test_training_finds_known_directions(kind: str) -> None:
     S.train(run, progress=False)
     sae = run.sae()
     after = S.matched_cosine(stream.directions, sae.W_dec)
-    assert after.median() > 0.95 > 0.85 > before.median()
+    assert after.median() > 0.93 > 0.7 > before.median()
     torch.testing.assert_close(sae.W_dec.norm(dim=-1), torch.ones(48))
     found = S.fidelity(sae, stream.acts)
     assert found.explained_variance > 0.8
-    assert 0.5 < found.l0 < 4
+    assert 0.5 < found.l0 < 6
     assert run.log[-1]["step"] == 600 and run.log[-1]["explained_variance"] > 0.8
 
 
