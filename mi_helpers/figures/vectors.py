@@ -18,7 +18,7 @@ def vectors(
 ) -> go.Figure:  # fmt: skip
     """Arrows from the origin: `[n, 2]`, or `[panel, n, 2]` with one of `facets` above each panel.
 
-    All panels share one scale; a circle of radius 1 is drawn behind. `labels` name the arrows, which
+    All panels share one scale; a circle of radius 1 is behind. `labels` name the arrows, which
     keep their colour from panel to panel. ValueError for NaN/inf or another number of columns.
     """
     array = to_array(directions, "directions")
