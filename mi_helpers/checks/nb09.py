@@ -63,7 +63,7 @@ def feature_dimensionality(answer: Any, rng: torch.Generator) -> None:
 
     others = overlaps - torch.diag(overlaps.diagonal())
     mistakes = {
-        "You normalised the other directions too. Their length counts: only w_i is a unit vector.": (
+        "You normalised the other directions too. Their length counts; only w_i is a unit.": (
             share(((unit @ unit.T) ** 2).sum(-1))
         ),
         "You normalised w_j and not w_i: sum over the row of feature i.": share(overlaps.sum(0)),

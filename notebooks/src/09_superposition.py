@@ -77,9 +77,9 @@ check.toy_loss(toy_loss)
 # ## 2. When does it pay? A grid of worlds
 #
 # Five features, two dimensions. *Density* is the probability that a feature is there. We train one
-# model for every density, all side by side in one batched product, and keep the best of a few tries:
-# small models get stuck. The control is the same model without the ReLU, which can do no more than
-# a principal component analysis.
+# model for every density, all side by side in one batched product, and keep the best of a few
+# tries: small models get stuck. The control is the same model without the ReLU, which can do no
+# more than a principal component analysis.
 
 # %%
 density = torch.tensor([1.0, 0.5, 0.3, 0.2, 0.1, 0.05, 0.02])
@@ -96,10 +96,10 @@ mi.figures.vectors(
 )  # fmt: skip
 
 # %% [markdown]
-# On the left all features are always there: the two most important ones take a dimension each,
-# and the rest is given up. Further on come opposite pairs, as in section 1, and at last all five, at
-# even angles: a pentagon. Now the matrix $W W^T$ at both ends: the diagonal says how well a feature
-# comes back, the rest what it does to the others.
+# On the left all features are always there: the two most important ones take a dimension each, and
+# the rest is given up. Further on come opposite pairs, as in section 1, and at last all five, at
+# even angles: a pentagon. Now the matrix $W W^T$ at both ends: the diagonal says how well a
+# feature comes back, the rest what it does to the others.
 
 # %%
 mi.figures.heatmap(
@@ -143,8 +143,8 @@ mi.figures.explore(show_world, density=[round(p, 3) for p in density.tolist()])
 #
 # Is the change gradual? The smallest case has two features and one dimension. Vary how rare they
 # are, and how important the second is relative to the first. Each square below is a model of its
-# own. The left panel shows how long the second feature's direction is, the right one how much the two
-# overlap. Look for borders.
+# own. The left panel shows how long the second feature's direction is, the right one how much the
+# two overlap. Look for borders.
 
 # %%
 grid = 8
@@ -173,8 +173,8 @@ sparse_half = slice(grid * grid // 2, None)
 claim("phase.sparse", shared["with ReLU"][sparse_half].mean(), control=shared["linear"].mean())
 
 # %% [markdown]
-# Three regions: the second feature is ignored, or has the dimension for itself, or shares it with the
-# first. The linear model knows the first two only. The borders are sharp, as between phases of
+# Three regions: the second feature is ignored, or has the dimension for itself, or shares it with
+# the first. The linear model knows the first two only. The borders are sharp, as between phases of
 # matter [@elhage2022superposition].
 
 # %% [markdown]
@@ -201,8 +201,8 @@ assert torch.allclose(torch.stack(naive), torch.tensor(0.4))
 # zero.
 
 # %% [markdown] tags=["hint"]
-# `(W / norms) @ W.T` holds every $\hat w_i \cdot w_j$; row $i$ belongs to feature $i$. Beware of the
-# division by zero.
+# `(W / norms) @ W.T` holds every $\hat w_i \cdot w_j$; row $i$ belongs to feature $i$. Beware of
+# the division by zero.
 
 
 # %% tags=["exercise"]
@@ -295,9 +295,9 @@ never, always = (within_pairs(together[p]).mean() for p in ("anticorrelated", "c
 claim("pairs.geometry", never, control=always)
 
 # %% [markdown]
-# Features that never meet do not disturb each other, and get opposite directions. Features that come
-# together would, and are kept at right angles. So the angle between two directions says something
-# about the data, and not about meaning alone.
+# Features that never meet do not disturb each other, and get opposite directions. Features that
+# come together would, and are kept at right angles. So the angle between two directions says
+# something about the data, and not about meaning alone.
 
 # %% [markdown]
 # ## 6. Four properties, from weak to strict
@@ -311,8 +311,8 @@ claim("pairs.geometry", never, control=always)
 #    inverted, and no linear map reads all features without error.
 # 4. **Basis-aligned**: directions are the coordinates themselves, such as neurons.
 #
-# First the toy, where we know $W$. It is decomposable and linear by construction. The sparse one is in
-# superposition: the rank of $W W^T$ is smaller than the number of features it represents.
+# First the toy, where we know $W$. It is decomposable and linear by construction. The sparse one
+# is in superposition: the rank of $W W^T$ is smaller than the number of features it represents.
 
 # %%
 rank = torch.linalg.matrix_rank(toys.W[-1] @ toys.W[-1].T, atol=0.1)
@@ -321,9 +321,9 @@ print(f"{kept} features are represented, and the rank of W Wᵀ is {rank}")
 
 # %% [markdown]
 # Now the language model. *Decomposable and linear*: cross two factors, who and where, in one
-# template, and take the stream at the last word. If the parts are added, then every vector is the sum
-# of a "who" part and a "where" part, and nothing is left for their interaction. The share of variance
-# that the two main effects explain is the classical two-way decomposition.
+# template, and take the stream at the last word. If the parts are added, then every vector is the
+# sum of a "who" part and a "where" part, and nothing is left for their interaction. The share of
+# variance that the two main effects explain is the classical two-way decomposition.
 
 # %%
 people = ["John", "Mary", "Tom", "James", "Alice", "Bob"]
@@ -385,12 +385,12 @@ claim("properties.superposition", right, control=right_in_few)
 # ## 7. A privileged basis
 #
 # Fourth property: are the coordinates special? In the MLP each coordinate goes through a
-# non-linearity of its own, so neurons are a **privileged basis**: features have a reason to line up.
-# In the residual stream nothing singles out coordinates, at least in principle.
+# non-linearity of its own, so neurons are a **privileged basis**: features have a reason to line
+# up. In the residual stream nothing singles out coordinates, at least in principle.
 #
-# Features that line up with a coordinate make it *spiky*: mostly near zero, rarely large. The excess
-# kurtosis measures that; it is zero for a Gaussian. The control is a random rotation, which destroys
-# any alignment and nothing else. By hand on six numbers:
+# Features that line up with a coordinate make it *spiky*: mostly near zero, rarely large. The
+# excess kurtosis measures that; it is zero for a Gaussian. The control is a random rotation, which
+# destroys any alignment and nothing else. By hand on six numbers:
 
 # %%
 spiky = torch.tensor([0.0, 0.0, 0.0, 0.0, 0.0, 6.0])
@@ -475,8 +475,8 @@ claim("basis.stream", gap[1], control=gap[0])
 # %% [markdown]
 # ## 8. Neurons with one meaning, neurons with several
 #
-# The labels let us grade neurons. For each label take the neuron that detects it best on half of the
-# texts, and report its F1 on the other half. The control is a dictionary of as many *random*
+# The labels let us grade neurons. For each label take the neuron that detects it best on half of
+# the texts, and report its F1 on the other half. The control is a dictionary of as many *random*
 # directions in the same space.
 
 # %%
@@ -494,9 +494,10 @@ mean_f1 = [torch.tensor([row["f1"] for row in rows]).mean() for rows in (graded,
 claim("neurons.detect", mean_f1[0], control=mean_f1[1])
 
 # %% [markdown]
-# A **monosemantic** neuron fires for one thing; a **polysemantic** one for several that have nothing
-# to do with each other. Take each neuron's strongest tokens, and ask how many kinds of text they come
-# from. Below are the neuron with the fewest and the one with the most, each with its top contexts.
+# A **monosemantic** neuron fires for one thing; a **polysemantic** one for several that have
+# nothing to do with each other. Take each neuron's strongest tokens, and ask how many kinds of
+# text they come from. Below are the neuron with the fewest and the one with the most, each with
+# its top contexts.
 
 # %%
 kind_of = torch.tensor([kinds.index(sample.kind) for sample in samples])
@@ -530,15 +531,16 @@ contexts(mixed_neuron)
 
 # %% [markdown]
 # Two cautions. Top contexts are the tip: what a neuron does at medium strength may look quite
-# different. And a neuron that serves several kinds of text may serve something they share, of which we
-# did not think.
+# different. And a neuron that serves several kinds of text may serve something they share, of
+# which we did not think.
 
 # %% [markdown]
 # ## 9. Superposition of computation
 #
 # So far features were *stored*. Can they be *computed* in superposition, with fewer neurons than
-# features? The task is the absolute value of each of ten features. Alone, a feature needs two neurons,
-# one for each sign. We give ten neurons to ten features, in a dense world and in sparse ones.
+# features? The task is the absolute value of each of ten features. Alone, a feature needs two
+# neurons, one for each sign. We give ten neurons to ten features, in a dense world and in sparse
+# ones.
 
 # %%
 rates = torch.tensor([1.0, 0.3, 0.1, 0.03])
@@ -556,7 +558,8 @@ claim("computed.neurons", per_neuron[-1].mean(), control=per_neuron[0].mean())
 # %% [markdown]
 # **Bottleneck** superposition and **neuron** superposition are different things. Rotate the hidden
 # space of each toy, and rotate back what reads from it. The bottleneck does not notice: its
-# coordinates mean nothing. The layer that computes breaks, since the ReLU sits *on* its coordinates.
+# coordinates mean nothing. The layer that computes breaks, since the ReLU sits *on* its
+# coordinates.
 
 # %%
 x = mi.toy_models.draw_features(torch.full((1, 10), 0.1), 4000, generator)
@@ -576,9 +579,9 @@ claim("computed.rotation", broken, control=same)
 # ## 10. Is it linear? Probes, layer by layer
 #
 # The **linear representation hypothesis** says that models keep many features as directions
-# [@park2023linear]. A probe tests half of it: can a direction *read* the feature? The feature is the
-# number of a sentence's subject; we read at the last token, where the verb must agree, with a noun of
-# the other number standing nearer.
+# [@park2023linear]. A probe tests half of it: can a direction *read* the feature? The feature is
+# the number of a sentence's subject; we read at the last token, where the verb must agree, with a
+# noun of the other number standing nearer.
 #
 # Three recipes for a direction, on the same training half:
 #
@@ -664,13 +667,13 @@ claim("probe.trained", best, control=controls["untrained model"][layer])
 
 # %% [markdown] tags=["task"] minutes=10 difficulty=2
 # ### Exercise 4: reflect along a direction
-# Mirror every vector at the plane through `centre` that is orthogonal to `direction`. The component
-# along the direction, measured from the centre, changes sign; all else stays. The direction need not
-# have length one.
+# Mirror every vector at the plane through `centre` that is orthogonal to `direction`. The
+# component along the direction, measured from the centre, changes sign; all else stays. The
+# direction need not have length one.
 
 # %% [markdown] tags=["hint"]
-# With a unit vector $u$, the component is $(x - c) \cdot u$. Subtracting it *once* lands on the plane;
-# how often do you need to reach the mirror image?
+# With a unit vector $u$, the component is $(x - c) \cdot u$. Subtracting it *once* lands on the
+# plane; how often do you need to reach the mirror image?
 
 
 # %% tags=["exercise"]
@@ -727,10 +730,10 @@ mi.figures.bars(
 claim("probe.used", effect["difference of means"], control=effect["random direction"])
 
 # %% [markdown]
-# Directions that *read* about equally well need not *steer* equally. LDA and logistic regression are
-# free to lean away from what varies for other reasons; along such a leaning direction the two classes
-# lie close together, and a reflection moves little. To intervene, the difference of means is the
-# first choice; to read, it is the last. Compare the angles:
+# Directions that *read* about equally well need not *steer* equally. LDA and logistic regression
+# are free to lean away from what varies for other reasons; along such a leaning direction the two
+# classes lie close together, and a reflection moves little. To intervene, the difference of means
+# is the first choice; to read, it is the last. Compare the angles:
 
 # %%
 cosines = torch.stack(list(ways.values())) @ torch.stack(list(ways.values())).T
@@ -742,8 +745,8 @@ mi.figures.heatmap(
 # %% [markdown]
 # ## 12. Pictures of activations, and what they invent
 #
-# Principal components are directions of large variance. They show what varies most, which need not be
-# what you look for. Here are the prompts along the first two, coloured by the subject's number.
+# Principal components are directions of large variance. They show what varies most, which need not
+# be what you look for. Here are the prompts along the first two, coloured by the subject's number.
 
 # %%
 centred = x - x.mean(0)
@@ -756,10 +759,10 @@ mi.figures.scatter(
 )  # fmt: skip
 
 # %% [markdown]
-# Maps such as t-SNE and UMAP bend space to keep neighbours together. They make handsome clusters, also
-# where there are none. Draw Gaussian noise, which has no clusters at all, and measure how well six
-# groups found by k-means separate (silhouette: 0 is not at all, 1 is perfectly) in the noise itself
-# and on its map. UMAP (`pip install umap-learn`) does the same.
+# Maps such as t-SNE and UMAP bend space to keep neighbours together. They make handsome clusters,
+# also where there are none. Draw Gaussian noise, which has no clusters at all, and measure how
+# well six groups found by k-means separate (silhouette: 0 is not at all, 1 is perfectly) in the
+# noise itself and on its map. UMAP (`pip install umap-learn`) does the same.
 
 # %%
 from sklearn.cluster import KMeans
@@ -779,32 +782,33 @@ invented = silhouette_score(plane, groups[0])
 claim("maps.invent", invented, control=silhouette_score(noise, groups[1]))
 
 # %% [markdown]
-# So: a cluster on a map is a question, not an answer. Test it in the space itself, with a probe and its
-# controls.
+# So: a cluster on a map is a question, not an answer. Test it in the space itself, with a probe
+# and its controls.
 
 # %% [markdown]
 # ## Summary
 #
-# - Sparse features can share dimensions if something non-linear filters the interference. Dense ones
-#   cannot, and linear models never do.
-# - Superposition is a phase with its own geometry: pairs, triangles, pentagons; shares of a dimension
-#   sit on levels.
-# - Directions of features that never meet may oppose each other; those of features that come together
-#   are kept apart.
-# - In the language model parts are added up, and there are more features than dimensions. Neurons are
-#   a privileged basis, the stream's coordinates are not. Privileged does not mean interpretable.
-# - A probe reads; an intervention shows use; and the best direction for one need not be the best for
-#   the other.
+# - Sparse features can share dimensions if something non-linear filters the interference. Dense
+#   ones cannot, and linear models never do.
+# - Superposition is a phase with its own geometry: pairs, triangles, pentagons; shares of a
+#   dimension sit on levels.
+# - Directions of features that never meet may oppose each other; those of features that come
+#   together are kept apart.
+# - In the language model parts are added up, and there are more features than dimensions. Neurons
+#   are a privileged basis, the stream's coordinates are not. Privileged does not mean
+#   interpretable.
+# - A probe reads; an intervention shows use; and the best direction for one need not be the best
+#   for the other.
 #
-# **What we have not shown.** That *all* features of a language model are directions, or how many there
-# are. Superposition explains polysemantic neurons, but they can arise without it.
+# **What we have not shown.** That *all* features of a language model are directions, or how many
+# there are. Superposition explains polysemantic neurons, but they can arise without it.
 #
 # ## Where to read on
 #
 # - The toy models, their phases and their geometry: [@elhage2022superposition]. Composition and
 #   superposition compared: [@olah2023distributed].
-# - The linear representation hypothesis made precise: [@park2023linear]. Probing for single and for few
-#   neurons: [@gurnee2023haystack].
+# - The linear representation hypothesis made precise: [@park2023linear]. Probing for single and
+#   for few neurons: [@gurnee2023haystack].
 # - Finding the directions without labels: [notebook 10](10_sparse_autoencoders.ipynb).
 
 # %%
