@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from mi_data.pocket import corpus
 from torch import Tensor
 
-from mi_data.pocket import corpus
 from mi_helpers import sae
 from mi_helpers.models import load_model
 
@@ -33,7 +33,7 @@ class Plan:
 
 
 def plans(n_layers: int) -> list[Plan]:
-    """Every layer's residual stream; at the middle one also MLP output, widths and a second seed."""
+    """Every layer's residual stream; at the middle one also MLP output, widths, a second seed."""
     middle = n_layers // 2
     stream = "blocks.{}.hook_resid_post".format
     found = [Plan(f"resid_post_{i}", stream(i), BASE) for i in range(n_layers)]
