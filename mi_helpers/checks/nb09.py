@@ -134,10 +134,8 @@ def reflect(answer: Any, rng: torch.Generator) -> None:
     x = torch.randn(6, 4, generator=rng)
     direction = 3 * torch.randn(4, generator=rng)
     centre = 1 + torch.randn(4, generator=rng)
-    before = x.clone()
     got = run(answer, x, direction, centre)
     expect_shape(got, (6, 4), hint="The vectors keep their shape.")
-    refuse_if(not torch.equal(x, before), "You changed the input in place. Return a new tensor.")
     unit = direction / direction.norm()
 
     def moved(times: float, u: torch.Tensor = unit, c: torch.Tensor = centre) -> torch.Tensor:

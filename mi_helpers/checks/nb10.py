@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from mi_helpers.exercises import Refused, exercise, expect_close, expect_shape, refuse_if, run
+from mi_helpers.exercises import exercise, expect_close, expect_shape, refuse_if, run
 
 
 @exercise
@@ -14,10 +14,8 @@ def batch_topk(answer: Any, rng: torch.Generator) -> None:
     """The k n largest of a batch of n."""
     pre = torch.randn(6, 9, generator=rng) * torch.tensor([3.0, 1, 1, 0.4, 0.4, 0.1])[:, None]
     pre[5] = -pre[5].abs()
-    before = pre.clone()
     got = run(answer, pre, 2)
     expect_shape(got, (6, 9), hint="Zeros where nothing is kept, the shape stays.")
-    refuse_if(not torch.equal(pre, before), "You changed the input in place. Return a new tensor.")
 
     def keep(values: torch.Tensor, count: int, dim: int | None = None) -> torch.Tensor:
         flat = values.flatten() if dim is None else values
@@ -142,10 +140,7 @@ def detector_scores(answer: Any, rng: torch.Generator) -> None:
         torch.tensor([precision, recall, f1]),
         {message: torch.tensor(value) for message, value in mistakes.items()},
     )
-    try:
-        silent = run(answer, torch.zeros(9), label[:9])
-    except ZeroDivisionError:
-        raise Refused("A unit that never fires divides by zero. Give it zeros.") from None
+    silent = run(answer, torch.zeros(9), label[:9])
     refuse_if(
         any(float(item) != 0.0 for item in silent), "A unit that never fires should get zeros."
     )

@@ -13,6 +13,16 @@ from mi_helpers.sae.activations import Activations
 from mi_helpers.sae.core import KINDS, Sae
 from mi_helpers.sae.fidelity import Fidelity, SpliceLosses, fidelity, splice, splice_losses
 from mi_helpers.sae.files import load, load_published, save
+from mi_helpers.sae.reading import (
+    attribute_to_units,
+    contexts,
+    direct_logits,
+    judge_explanation,
+    predicate,
+    separating_units,
+    set_units,
+    unit_activations,
+)
 from mi_helpers.sae.recipe import Recipe
 from mi_helpers.sae.run import Run, resume, start, train
 from mi_helpers.sae.truth import Labelled, best_units, detection, label_tokens, matched_cosine
@@ -26,17 +36,25 @@ __all__ = [
     "Run",
     "Sae",
     "SpliceLosses",
+    "attribute_to_units",
     "best_units",
+    "contexts",
     "detection",
+    "direct_logits",
     "fidelity",
+    "judge_explanation",
     "label_tokens",
     "load",
     "load_published",
     "matched_cosine",
+    "predicate",
     "resume",
     "save",
+    "separating_units",
+    "set_units",
     "splice",
     "splice_losses",
     "start",
     "train",
+    "unit_activations",
 ]
