@@ -55,7 +55,7 @@ def contexts(
 ) -> Contexts:  # fmt: skip
     """The `top` texts of a unit, then one at each quantile of its positive peaks.
 
-    Top texts alone mislead: a unit can be clean at the top and mixed in the middle, so look at both.
+    Top texts alone mislead: a unit can be clean at the top and mixed in the middle: look at both.
     """
     peaks = strength.masked_fill(~real, 0).amax(1)
     order = peaks.argsort(descending=True)
@@ -144,8 +144,8 @@ def separating_units(
 class UnitEffects:
     """What units do to a metric on one set of prompts, `[prompt pos unit]`.
 
-    `direct` is the attribution: activation x gradient of the metric along the decoder row. It is what
-    removing the unit would take away, to first order.
+    `direct` is the attribution: activation x gradient of the metric along the decoder row, which is
+    what removing the unit would take away, to first order.
     """
 
     direct: Float[Tensor, "prompt pos unit"]
@@ -162,8 +162,8 @@ def attribute_to_units(
 ) -> UnitEffects:  # fmt: skip
     """Attribute `metric(logits)`, one number a prompt, to the units, by one backward pass.
 
-    The error of the reconstruction stays in the stream (as `splice(keep_error=True)`), so the metric
-    is the model's own.
+    The error of the reconstruction stays in the stream (as `splice(keep_error=True)`): the metric is
+    the model's own.
     """
     name = require_same(model, sae)
     caught: dict[str, Tensor] = {}

@@ -50,8 +50,8 @@ assert torch.equal(by_hand.encode(x), f) and torch.equal(by_hand(x), rebuilt)
 # |---|---|---|
 # | ReLU + L1 [@bricken2023monosemanticity] | what is positive | a penalty on the sum of $f$ |
 # | TopK [@gao2024scaling] | the $k$ largest of each input | the number $k$ |
-# | BatchTopK [@bussmann2024batchtopk] | the $k n$ largest of $n$ inputs | the number $k$, on average |
-# | JumpReLU [@rajamanoharan2024jumprelu] | what exceeds its unit's threshold | a penalty on the *number* |
+# | BatchTopK [@bussmann2024batchtopk] | the $k n$ largest of $n$ inputs | $k$, on average |
+# | JumpReLU [@rajamanoharan2024jumprelu] | what exceeds a threshold | a penalty on the *number* |
 #
 # The L1 penalty has a flaw that you can see in its formula: it makes every activation smaller than
 # it should be (**shrinkage**). The other three do not pay for size.
@@ -143,7 +143,7 @@ pca = 1 - ((fresh - mean) - (fresh - mean) @ V.T @ V).square().sum() / (fresh - 
 untrained_sae = mi.sae.start(stream, mi.sae.Recipe("topk", d_sae=recipe.d_sae, k=20)).sae()
 quality = {"SAE": mi.sae.fidelity(sae, fresh), "untrained": mi.sae.fidelity(untrained_sae, fresh)}
 mi.figures.bars(
-    [quality["SAE"].explained_variance, float(pca), max(0, quality["untrained"].explained_variance)],
+    [quality["SAE"].explained_variance, pca.item(), quality["untrained"].explained_variance],
     ["SAE", "20 principal components", "untrained SAE"], ylabel="explained variance (held out)",
     title="About twenty numbers a token", subtitle=mi.model_id(model),
 )  # fmt: skip
