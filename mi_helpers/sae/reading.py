@@ -162,7 +162,7 @@ def attribute_to_units(
 ) -> UnitEffects:  # fmt: skip
     """Attribute `metric(logits)`, one number a prompt, to the units, by one backward pass.
 
-    The error of the reconstruction stays in the stream (as `splice(keep_error=True)`): the metric is
+    The reconstruction's error stays in the stream (as `splice(keep_error=True)`), so the metric is
     the model's own.
     """
     name = require_same(model, sae)

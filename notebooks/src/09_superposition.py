@@ -229,8 +229,14 @@ check.feature_dimensionality(feature_dimensionality)
 # %%
 rates = torch.tensor([0.3, 0.2, 0.1, 0.05])
 crowd = mi.toy_models.train_bottleneck(rates[:, None].expand(-1, 40), 10, steps=1200)
-generator = torch.Generator().manual_seed(0)
-anyhow = torch.randn(crowd.W.shape, generator=generator)
+
+
+def seeded(seed):
+    """A source of random numbers that a cell run again finds in the same state."""
+    return torch.Generator().manual_seed(seed)
+
+
+anyhow = torch.randn(crowd.W.shape, generator=seeded(1))
 anyhow = anyhow / anyhow.norm(dim=-1, keepdim=True) * crowd.W.norm(dim=-1, keepdim=True)
 shares = mi.toy_models.dimensionality(crowd.W).sort(dim=-1, descending=True).values
 random_shares = mi.toy_models.dimensionality(anyhow).sort(dim=-1, descending=True).values
@@ -354,7 +360,7 @@ def additive_share(grid):
 cache = model.run_with_cache(padded, names_filter=lambda name: name.endswith("resid_post"))[1]
 streams = torch.stack([cache["resid_post", i] for i in range(model.cfg.n_layers)])
 streams = streams[:, torch.arange(len(rows)), ends].unflatten(1, (6, 6)).cpu()
-mixed = streams.flatten(1, 2)[:, torch.randperm(36, generator=generator)].unflatten(1, (6, 6))
+mixed = streams.flatten(1, 2)[:, torch.randperm(36, generator=seeded(2))].unflatten(1, (6, 6))
 
 # %%
 additive = {
@@ -377,11 +383,11 @@ claim("properties.additive", additive["as they are"][-1], control=additive["cell
 
 # %%
 W_E = model.W_E.cpu()
-ids = torch.randperm(len(W_E), generator=generator)[:400]
+ids = torch.randperm(len(W_E), generator=seeded(3))[:400]
 embedded = W_E[ids] + model.W_pos[5].cpu()
 unit = W_E - W_E.mean(0)
 unit = unit / unit.norm(dim=-1, keepdim=True).clamp_min(1e-6)
-few = torch.randn(W_E.shape[1], W_E.shape[1] // 16, generator=generator)
+few = torch.randn(W_E.shape[1], W_E.shape[1] // 16, generator=seeded(4))
 small = unit @ few / (unit @ few).norm(dim=-1, keepdim=True).clamp_min(1e-6)
 right = ((embedded @ unit.T).argmax(-1) == ids).float().mean()
 right_in_few = ((embedded @ few @ small.T).argmax(-1) == ids).float().mean()
@@ -571,15 +577,15 @@ claim("computed.neurons", per_neuron[-1].mean(), control=per_neuron[0].mean())
 # coordinates.
 
 # %%
-x = mi.toy_models.draw_features(torch.full((1, 10), 0.1), 4000, generator)
-turn = torch.linalg.qr(torch.randn(10, 10, generator=generator))[0]
+x = mi.toy_models.draw_features(torch.full((1, 10), 0.1), 4000, seeded(10))
+turn = torch.linalg.qr(torch.randn(10, 10, generator=seeded(5)))[0]
 neurons = (x @ absolute.W_in[2:3] @ turn).relu() @ turn.T
 computed = (neurons @ absolute.W_out[2:3] + absolute.b[2:3, None]).relu()
 broken = (computed - x).square().sum() / (absolute.__class__(
     absolute.W_in[2:3], absolute.W_out[2:3], absolute.b[2:3], absolute.loss[2:3]
 )(x) - x).square().sum()  # fmt: skip
-turn = torch.linalg.qr(torch.randn(2, 2, generator=generator))[0]
-five = mi.toy_models.draw_features(torch.full((1, 5), 0.02), 4000, generator)
+turn = torch.linalg.qr(torch.randn(2, 2, generator=seeded(6)))[0]
+five = mi.toy_models.draw_features(torch.full((1, 5), 0.02), 4000, seeded(11))
 turned = mi.toy_models.Bottleneck(sparsest.W @ turn, sparsest.b, sparsest.loss, linear=False)
 same = (turned(five) - five).square().sum() / (sparsest(five) - five).square().sum()
 claim("computed.rotation", broken, control=same)
@@ -640,7 +646,7 @@ def accuracy(x, y, direction, train):
 # %%
 x_by_layer = streams_at_end(model)
 x_untrained = streams_at_end(mi.untrained(model))
-shuffled = y[torch.randperm(len(y), generator=generator)]
+shuffled = y[torch.randperm(len(y), generator=seeded(7))]
 read = {name: [] for name in ("difference of means", "LDA", "logistic regression")}
 controls = {"shuffled labels": [], "untrained model": []}
 for x, x0 in zip(x_by_layer, x_untrained, strict=True):
@@ -705,7 +711,7 @@ x = x_by_layer[layer]
 centre = (x[train & y].mean(0) + x[train & ~y].mean(0)) / 2
 ways = directions(x[train], y[train])
 step = 2 * ((x - centre) @ ways["difference of means"])[:, None]
-random_way = torch.randn(x.shape[1], generator=generator)
+random_way = torch.randn(x.shape[1], generator=seeded(8))
 moves = {name: -2 * ((x - centre) @ d)[:, None] * d for name, d in ways.items()}
 moves["random direction"] = -step * random_way / random_way.norm()
 metric = mi.patching.LogitDiff(pairs.answer_tokens)
@@ -778,7 +784,7 @@ from sklearn.cluster import KMeans
 from sklearn.manifold import TSNE
 from sklearn.metrics import silhouette_score
 
-noise = torch.randn(200, 50, generator=generator).numpy()
+noise = torch.randn(200, 50, generator=seeded(9)).numpy()
 plane = TSNE(perplexity=8, max_iter=300, random_state=0, init="pca").fit_transform(noise)
 groups = [KMeans(6, n_init=2, random_state=0).fit_predict(data) for data in (plane, noise)]
 mi.figures.scatter(
