@@ -636,6 +636,7 @@ def directions(x, y):
     return {name: d / d.norm() for name, d in found.items()}
 
 
+# %%
 def accuracy(x, y, direction, train):
     """Held-out accuracy with the border half-way between the training classes' means."""
     score = x @ direction
@@ -731,6 +732,7 @@ def logit_diff(move=None):
         return metric(model(pairs.clean_tokens))[held_out.to(model.cfg.device)].mean().cpu()
 
 
+# %%
 with torch.no_grad():
     twin = metric(model(pairs.corrupt_tokens))[held_out.to(model.cfg.device)].mean().cpu()
 clean = logit_diff()
