@@ -136,7 +136,7 @@ def resume(path: str | Path, stream: Activations) -> Run:
     groups: dict[str, dict[str, Tensor]] = {"p": {}, "moment": {}, "silent": {}}
     for name, value in tensors.items():
         group, _, rest = name.partition(".")
-        groups[group][rest] = value.to(device)
+        groups[group][rest] = value.to(device).clone()  # aligned as a fresh one: same rounding
     return Run(
         Recipe(**state["recipe"]), stream, groups["p"], groups["moment"], state["scale"],
         groups["silent"][""], state["step"], tuple(state["place"]), state["cut"], state["log"],
