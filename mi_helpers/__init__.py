@@ -20,7 +20,9 @@ if TYPE_CHECKING:
         patching,
         prompts,
         reading,
+        sae,
         steering,
+        toy_models,
     )
     from mi_helpers.claims import Claims
     from mi_helpers.exercises import check
@@ -43,7 +45,9 @@ __all__ = [
     "patching",
     "prompts",
     "reading",
+    "sae",
     "steering",
+    "toy_models",
     "untrained",
 ]
 

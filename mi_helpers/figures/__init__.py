@@ -10,6 +10,7 @@ from .heatmaps import heatmap, token_table
 from .html import Html, link, table, tokens_coloured
 from .plots import bars, histogram, lines, scatter
 from .rendering import use_renderer
+from .vectors import vectors
 from .widgets import Explorer, explore
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "token_table",
     "tokens_coloured",
     "use_renderer",
+    "vectors",
 ]
 
 if "ipykernel" in sys.modules:

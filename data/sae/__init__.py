@@ -1,0 +1,1 @@
+"""Sparse autoencoders of pocket, trained longer than a notebook can; `mi.sae.load(folder)`."""

@@ -1,0 +1,60 @@
+"""Sparse autoencoders: train, save, open, judge against the model and against the truth.
+
+    stream = Activations(model, "blocks.3.hook_resid_post", tokens)
+    run = train(start(stream, Recipe("batchtopk", d_sae=1536, k=24)))
+    sae = run.sae()
+    fidelity(sae, stream.sample(20_000)), splice_losses(model, sae, held_out)
+
+Conventions, for every kind: ``f = act((x - b_dec) @ W_enc + b_enc)`` and
+``x_hat = f @ W_dec + b_dec``. Rows of `W_dec` have length 1, so `f` is in the unit of `x`.
+"""
+
+from mi_helpers.sae.activations import Activations
+from mi_helpers.sae.core import KINDS, Sae
+from mi_helpers.sae.fidelity import Fidelity, SpliceLosses, fidelity, splice, splice_losses
+from mi_helpers.sae.files import load, load_published, save
+from mi_helpers.sae.reading import (
+    attribute_to_units,
+    contexts,
+    direct_logits,
+    judge_explanation,
+    predicate,
+    separating_units,
+    set_units,
+    unit_activations,
+)
+from mi_helpers.sae.recipe import Recipe
+from mi_helpers.sae.run import Run, resume, start, train
+from mi_helpers.sae.truth import Labelled, best_units, detection, label_tokens, matched_cosine
+
+__all__ = [
+    "KINDS",
+    "Activations",
+    "Fidelity",
+    "Labelled",
+    "Recipe",
+    "Run",
+    "Sae",
+    "SpliceLosses",
+    "attribute_to_units",
+    "best_units",
+    "contexts",
+    "detection",
+    "direct_logits",
+    "fidelity",
+    "judge_explanation",
+    "label_tokens",
+    "load",
+    "load_published",
+    "matched_cosine",
+    "predicate",
+    "resume",
+    "save",
+    "separating_units",
+    "set_units",
+    "splice",
+    "splice_losses",
+    "start",
+    "train",
+    "unit_activations",
+]

@@ -1,0 +1,144 @@
+"""Activations of one site, streamed: shuffled batches whose memory is bounded and known."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from mi_helpers.models import model_id
+
+
+class Activations:
+    """An endless, shuffled stream of the activations of `hook` on `tokens`.
+
+    Rows of tokens are read in an order drawn anew for every epoch, `buffer` activations at a time;
+    these are shuffled together and handed out. What chunk n holds depends on the seed and on n
+    alone, so a stream needs no state of its own: an interrupted training resumes exactly.
+
+    Memory: `buffer` x d_in numbers, and those of one batch of rows in the model.
+    """
+
+    def __init__(
+        self, model: Any, hook: str, tokens: Int[Tensor, "row pos"], *, buffer: int = 65_536,
+        keep: Bool[Tensor, "row pos"] | None = None, seed: int = 0, rows_at_once: int = 32,
+    ) -> None:  # fmt: skip
+        """Refuse what cannot work before anything is computed.
+
+        Args:
+            model: The bridge.
+            hook: The site by its full name; its last axes are flattened (heads of `hook_z`).
+            tokens: Rows of equal length, BOS in front where the model wants one.
+            buffer: How many activations are held and shuffled together.
+            keep: Which tokens count; by default all but special tokens, whose activations are far
+                longer than all others.
+            seed: Of the order.
+            rows_at_once: Rows in one pass of the model.
+        """
+        hook = require_hook(model, hook)
+        if tokens.ndim != 2 or tokens.is_floating_point() or not tokens.numel():
+            raise ValueError(f"tokens must be integers [row, pos], got {list(tokens.shape)}")
+        if keep is None:
+            special = torch.tensor(model.tokenizer.all_special_ids, device=tokens.device)
+            keep = ~torch.isin(tokens, special)
+        if keep.shape != tokens.shape:
+            raise ValueError(f"keep is {list(keep.shape)} and tokens are {list(tokens.shape)}")
+        kept = int(keep.sum())
+        if not kept:
+            raise ValueError("no token is left: all are special, or `keep` is False everywhere")
+        if buffer < tokens.shape[1]:
+            raise ValueError(f"buffer must hold a row of {tokens.shape[1]} tokens, got {buffer}")
+        self.model, self.hook, self.tokens, self.keep = model, hook, tokens, keep.to(tokens.device)
+        self.seed, self.rows_at_once = seed, rows_at_once
+        self.rows_a_chunk = min(len(tokens), buffer // tokens.shape[1])
+        self.model_id = model_id(model)
+        self._held: tuple[int, Tensor] | None = None
+
+    @property
+    def chunks(self) -> int:
+        """Chunks in one epoch; the last one may be shorter."""
+        return -(-len(self.tokens) // self.rows_a_chunk)
+
+    @property
+    def identity(self) -> str:
+        """What the stream is made of: resuming with another one is refused."""
+        digest = hashlib.sha256(self.tokens.cpu().numpy().tobytes())
+        digest.update(self.keep.cpu().numpy().tobytes())
+        parts = (self.model_id, self.hook, self.seed, self.rows_a_chunk, digest.hexdigest()[:16])
+        return "|".join(map(str, parts))
+
+    def chunk(self, n: int) -> Float[Tensor, "token d_in"]:
+        """The n-th chunk, shuffled. Raises ValueError for NaN or infinity."""
+        if self._held is None or self._held[0] != n:
+            self._held = None  # before the next is made: never two in memory
+            epoch, part = divmod(n, self.chunks)
+            order = torch.randperm(len(self.tokens), generator=self._generator(2 * epoch))
+            rows = order[part * self.rows_a_chunk : (part + 1) * self.rows_a_chunk]
+            found = self._read(rows.to(self.tokens.device))
+            if not torch.isfinite(found).all():
+                raise ValueError(f"{self.hook} holds NaN or infinity: the model is broken")
+            mixed = torch.randperm(len(found), generator=self._generator(2 * n + 1))
+            self._held = (n, found[mixed.to(found.device)])
+        return self._held[1]
+
+    def batch(self, size: int, place: tuple[int, int]) -> tuple[Tensor, tuple[int, int]]:
+        """`size` activations from (chunk, offset) on, and the place after them."""
+        n, offset = place
+        parts, missing = [], size
+        while missing:
+            here = self.chunk(n)[offset : offset + missing]
+            parts.append(here)
+            missing -= len(here)
+            n, offset = (n, offset + len(here)) if not missing else (n + 1, 0)
+        return parts[0] if len(parts) == 1 else torch.cat(parts), (n, offset)
+
+    def sample(self, count: int) -> Float[Tensor, "token d_in"]:
+        """The first `count` activations of the stream."""
+        return self.batch(count, (0, 0))[0]
+
+    def _generator(self, stream: int) -> torch.Generator:
+        return torch.Generator().manual_seed(1_000_003 * (self.seed + 1) + stream)
+
+    def _read(self, rows: Tensor) -> Tensor:
+        out = []
+        for part in rows.split(self.rows_at_once):
+            out.append(read_site(self.model, self.hook, self.tokens[part])[self.keep[part]])
+        return torch.cat(out)
+
+
+@torch.no_grad()
+def read_site(
+    model: Any, hook: str, tokens: Int[Tensor, "row pos"]
+) -> Float[Tensor, "row pos d_in"]:
+    """The activations of one site, heads flattened; later layers are not computed."""
+    caught: list[Tensor] = []
+
+    def catch(act: Tensor, hook: Any) -> None:
+        caught.append(act.detach().flatten(2).clone())
+        raise _Caught
+
+    with model.hooks(fwd_hooks=[(hook, catch)]):
+        try:
+            model(tokens.to(model.cfg.device), return_type=None)
+        except _Caught:
+            pass
+    if not caught:
+        raise ValueError(f"{hook!r} is never computed by this model: choose another site")
+    return caught[0]
+
+
+def require_hook(model: Any, hook: str) -> str:
+    """`hook`, or a KeyError that shows what the model has."""
+    if hook not in model.hook_dict:
+        layer = hook.split(".")[1] if hook.startswith("blocks.") else "0"
+        near = [name for name in model.hook_dict if name.startswith(f"blocks.{layer}.hook_")]
+        near = near or [name for name in model.hook_dict if name.startswith("blocks.0.hook_")]
+        raise KeyError(f"the model has no {hook!r}; there is, for example: {', '.join(near)}")
+    return hook
+
+
+class _Caught(Exception):
+    """Leaves the model once the site is read."""

@@ -1,0 +1,145 @@
+"""The sparse autoencoder itself: five tensors, an activation function, and where it belongs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+KINDS = ("relu", "topk", "batchtopk", "jumprelu")
+NORMALIZATIONS = ("none", "layer_norm")
+
+
+@dataclass(frozen=True)
+class Sae:
+    """A trained sparse autoencoder of one site of one model.
+
+    ``f = act((x - b_dec) @ W_enc + b_enc)``, ``x_hat = f @ W_dec + b_dec``; with
+    `subtract_b_dec` False the input is not centred first. `act` is, by `kind`:
+
+    - "relu": the positive part;
+    - "topk": the positive part of the `k` largest of each input [Gao et al. 2024];
+    - "jumprelu": what exceeds the unit's `threshold`, unchanged [Rajamanoharan et al. 2024]. A
+      "batchtopk" run [Bussmann et al. 2024] ends as this kind, with one threshold for all units,
+      so that what a token activates does not depend on the others of its batch.
+
+    With `normalize` "layer_norm" each input is centred and divided by its standard deviation first,
+    and the reconstruction is scaled back.
+    """
+
+    kind: str
+    W_enc: Float[Tensor, "d_in d_sae"]
+    b_enc: Float[Tensor, " d_sae"]
+    W_dec: Float[Tensor, "d_sae d_in"]
+    b_dec: Float[Tensor, " d_in"]
+    threshold: Float[Tensor, " d_sae"] | None = None
+    k: int | None = None
+    hook: str = ""
+    """The site, as the bridge calls it: "blocks.3.hook_resid_post"; heads are flattened."""
+    model_id: str = ""
+    """As `mi.model_id`; empty where unknown."""
+    normalize: str = "none"
+    subtract_b_dec: bool = True
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    """The rest of what its file says: how it was trained, on what, its scores."""
+
+    def __post_init__(self) -> None:
+        """ValueError for tensors that do not fit together, NaN, or a kind that lacks its part."""
+        _require_fit(self)
+
+    @property
+    def d_in(self) -> int:
+        """Width of the activations."""
+        return self.W_enc.shape[0]
+
+    @property
+    def d_sae(self) -> int:
+        """Number of units."""
+        return self.W_enc.shape[1]
+
+    def encode(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_sae"]:
+        """How strongly each unit is active, never negative."""
+        return self._encode(self._normalized(x)[0])
+
+    def decode(self, f: Float[Tensor, "... d_sae"]) -> Float[Tensor, "... d_in"]:
+        """The reconstruction from the units, in the scale of the normalised input."""
+        return f @ self.W_dec + self.b_dec
+
+    def __call__(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_in"]:
+        """The reconstruction of `x`, in the unit of `x`."""
+        normal, mean, scale = self._normalized(x)
+        return self.decode(self._encode(normal)) * scale + mean
+
+    def to(self, device: torch.device | str) -> Sae:
+        """The same on another device."""
+        names = ("W_enc", "b_enc", "W_dec", "b_dec", "threshold")
+        tensors = {n: t.to(device) for n in names if (t := getattr(self, n)) is not None}
+        return replace(self, **tensors)
+
+    def _encode(self, normal: Tensor) -> Tensor:
+        centred = normal - self.b_dec if self.subtract_b_dec else normal
+        return activate(centred @ self.W_enc + self.b_enc, self.kind, self.k, self.threshold)
+
+    def _normalized(self, x: Tensor) -> tuple[Tensor, Tensor | float, Tensor | float]:
+        if x.shape[-1:] != (self.d_in,):
+            raise ValueError(
+                f"this SAE reads activations of width {self.d_in}"
+                f"{f' ({self.hook})' if self.hook else ''}, not {x.shape[-1] if x.ndim else 0}"
+            )
+        if self.normalize == "none":
+            return x, 0.0, 1.0
+        mean = x.mean(-1, keepdim=True)
+        scale = (x - mean).std(-1, keepdim=True)
+        return (x - mean) / (scale + 1e-5), mean, scale
+
+
+def activate(
+    pre: Float[Tensor, "... d_sae"],
+    kind: str,
+    k: int | None = None,
+    threshold: Float[Tensor, " d_sae"] | None = None,
+) -> Float[Tensor, "... d_sae"]:
+    """The activation function of a kind; "batchtopk" keeps `k` units a row, counted together."""
+    if kind == "relu":
+        return pre.relu()
+    if kind == "topk":
+        top = pre.topk(k or 0, dim=-1)
+        return torch.zeros_like(pre).scatter(-1, top.indices, top.values.relu())
+    if kind == "batchtopk":
+        flat = pre.relu().flatten()
+        top = flat.topk(min((k or 0) * (flat.numel() // pre.shape[-1]), flat.numel()), sorted=False)
+        return torch.zeros_like(flat).scatter(0, top.indices, top.values).view_as(pre)
+    return pre.relu() * (pre > threshold)
+
+
+def _require_fit(sae: Sae) -> None:
+    if sae.kind not in ("relu", "topk", "jumprelu"):
+        raise ValueError(f"kind is {sae.kind!r}; a finished SAE is relu, topk or jumprelu")
+    if sae.W_enc.ndim != 2:
+        raise ValueError(f"W_enc must be [d_in, d_sae], got {list(sae.W_enc.shape)}")
+    d_in, d_sae = sae.W_enc.shape
+    wanted = {"b_enc": (d_sae,), "W_dec": (d_sae, d_in), "b_dec": (d_in,)}
+    if sae.kind == "jumprelu":
+        if sae.threshold is None:
+            raise ValueError("a jumprelu SAE needs `threshold`, one for each unit")
+        wanted["threshold"] = (d_sae,)
+    for name, shape in wanted.items():
+        if tuple(getattr(sae, name).shape) != shape:
+            raise ValueError(
+                f"{name} has shape {list(getattr(sae, name).shape)}; with W_enc "
+                f"[{d_in}, {d_sae}] it must be {list(shape)}"
+            )
+    for name in ("W_enc", *wanted):
+        if not torch.isfinite(getattr(sae, name)).all():
+            raise ValueError(f"{name} holds NaN or infinity: the file or the training is broken")
+    if sae.kind == "topk" and not (sae.k and 1 <= sae.k <= d_sae):
+        raise ValueError(f"a topk SAE needs k from 1 to d_sae = {d_sae}, got {sae.k}")
+    if sae.normalize not in NORMALIZATIONS:
+        raise ValueError(
+            f"normalize is {sae.normalize!r}; only {' and '.join(NORMALIZATIONS)} can be read. "
+            "A constant factor has to be folded into the weights first"
+        )

@@ -1,0 +1,71 @@
+"""How an SAE is trained: one frozen record, checked before anything runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mi_helpers.sae.core import KINDS
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One training run. Equal recipes on equal activations give equal weights on one machine.
+
+    Activations are scaled by one constant, so that their mean squared length is `d_in`, before
+    training, and the biases scaled back after it: `l1`, `l0` and `bandwidth` then mean the same at
+    every site.
+
+    - `kind` "relu": squared error + `l1` x sum of activations [Bricken et al. 2023].
+    - "topk", "batchtopk": squared error with `k` units an input; dead units learn to reconstruct
+      what is left over, weighted by `aux` [Gao et al. 2024].
+    - "jumprelu": squared error + `l0` x number of active units, with the straight-through
+      gradient of `bandwidth` for the thresholds [Rajamanoharan et al. 2024].
+
+    The penalties rise from zero over the first `warm_up` share of the steps, which keeps units of
+    "relu" and "jumprelu" from dying early; the learning rate falls to zero over the last
+    `cool_down` share. A unit is dead when it was silent for the last `dead_after` inputs.
+    """
+
+    kind: str = "batchtopk"
+    d_sae: int = 1536
+    k: int = 24
+    l1: float = 0.5
+    l0: float = 0.5
+    bandwidth: float = 0.3
+    steps: int = 1000
+    batch: int = 1024
+    lr: float = 1e-3
+    warm_up: float = 0.1
+    cool_down: float = 0.3
+    aux: float = 1 / 32
+    dead_after: int = 100_000
+    seed: int = 0
+    log_every: int = 50
+    mixed_precision: bool = False
+    """bfloat16 products on a GPU; weights, sums and losses stay in single precision."""
+
+    def __post_init__(self) -> None:
+        """ValueError that names the field."""
+        if self.kind not in KINDS:
+            raise ValueError(f"kind is {self.kind!r}; choose one of {', '.join(KINDS)}")
+        for name in ("d_sae", "k", "steps", "batch", "dead_after", "log_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if "topk" in self.kind and self.k > self.d_sae:
+            raise ValueError(f"k = {self.k} exceeds d_sae = {self.d_sae}")
+        for name in ("l1", "l0", "aux"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        if self.lr <= 0 or self.bandwidth <= 0:
+            raise ValueError(f"lr = {self.lr} and bandwidth = {self.bandwidth} must be positive")
+        if not (0 <= self.warm_up < 1 and 0 <= self.cool_down <= 1):
+            raise ValueError("warm_up and cool_down are shares of the steps, from 0 to 1")
+
+    def penalty_scale(self, step: int) -> float:
+        """From 0 to 1 over the warm-up."""
+        return min(1.0, (step + 1) / max(1.0, self.warm_up * self.steps))
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step: a short rise, constant, then linear to zero."""
+        left = (self.steps - step) / max(1.0, self.cool_down * self.steps)
+        return self.lr * min(1.0, (step + 1) / min(50, self.steps), left)
