@@ -45,9 +45,9 @@ def plans(n_layers: int) -> list[Plan]:
     return [*found, Plan(f"mlp_out_{middle}", f"blocks.{middle}.hook_mlp_out", BASE)]
 
 
-def token_rows(model: object, count: int, seed: int, split: str) -> Tensor:
-    """Rows of pocket's own corpus, BOS first; see `mi_data.pocket.corpus.rows`."""
-    rows = corpus.rows(model.tokenizer.backend_tokenizer, count, seed, 0.1, split)
+def token_rows(model: object, count: int, seed: int) -> Tensor:
+    """Rows of fresh text of pocket's corpus, BOS first; see `mi_data.pocket.corpus.rows`."""
+    rows = corpus.rows(model.tokenizer.backend_tokenizer, count, seed, 0.1)
     return torch.from_numpy((rows & (corpus.NOISE - 1)).astype("int64"))
 
 
@@ -104,8 +104,8 @@ def main() -> None:
     known = {plan.name: plan for plan in plans(model.cfg.n_layers)}
     if unknown := set(arguments.names) - set(known):
         parser.error(f"unknown {', '.join(sorted(unknown))}; there is {', '.join(known)}")
-    tokens = token_rows(model, ROWS, 777, "train")
-    held_out = token_rows(model, HELD_OUT, 778, "test")
+    tokens = token_rows(model, ROWS, 777)
+    held_out = token_rows(model, HELD_OUT, 778)
     for name in arguments.names or known:
         if (arguments.out / name / "README.md").is_file():
             print(f"{name} is there")
