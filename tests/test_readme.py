@@ -41,7 +41,7 @@ NOTEBOOK = {
     ]
 }
 PAGE = "".join(
-    f"<!-- {n} -->\nold\n<!-- end {n} -->\n" for n in ("notebooks", "results", "times", "setup")
+    f"<!-- {n} -->\nbygone\n<!-- end {n} -->\n" for n in ("notebooks", "results", "times", "setup")
 )
 
 
@@ -78,7 +78,8 @@ def test_the_tables_are_made_and_then_found_up_to_date(checkout, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["readme.py"])
     assert readme.main() == 0
     page = (checkout / "README.md").read_text()
-    assert "old" not in page
+    assert "bygone" not in page
+    assert "1 of 1 claims hold on pocket" in page
     row = "[07 · A demo](notebooks/07_demo.ipynb) | Does a shift matter? | 5 | [![Open](badge)]"
     assert row in page
     assert "0.25 (3)" in page and "| 07_demo | pocket | 12 | 1.5 | 2 cores |" in page

@@ -101,6 +101,26 @@ def times_table(runs: list[dict[str, Any]]) -> str:
     return "\n".join([head, "|---|---|---:|---:|---|", *rows])
 
 
+def tally(run: dict[str, Any]) -> str:
+    """How many of a run's claims hold, of those that have an expectation for its model."""
+    states = [row["status"] for row in run["rows"] if row["expected"] is not None]
+    return f"{states.count('holds')} of {len(states)} claims hold on {run['model']}"
+
+
+def results_section(runs: list[dict[str, Any]]) -> str:
+    """The claims of each notebook, folded away behind a line that counts them."""
+    if not runs:
+        return "No run is recorded yet."
+    parts = []
+    for notebook in sorted({run["notebook"] for run in runs}):
+        own = [run for run in runs if run["notebook"] == notebook]
+        table = results_markdown(own).strip().replace(f"| {notebook} | ", "| ")
+        table = table.replace("| notebook | claim", "| claim", 1).replace("|---|---|", "|---|", 1)
+        summary = f"<summary>{notebook}: {', '.join(map(tally, own))}</summary>"
+        parts.append(f"<details>{summary}\n\n{table}\n\n</details>")
+    return "\n\n".join(parts)
+
+
 def setup_table(times: dict[str, Any] | None) -> str:
     """What benchmarks/bench_setup.py measured last."""
     if times is None:
@@ -114,7 +134,7 @@ def render(text: str, results: dict[str, Any]) -> str:
     runs = results["runs"]
     tables = {
         "notebooks": notebooks_table(),
-        "results": results_markdown(runs).strip() if runs else "No run is recorded yet.",
+        "results": results_section(runs),
         "times": times_table(runs),
         "setup": setup_table(results["setup"]),
     }
