@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from mi_helpers import sae as S
+from mi_helpers.sae import activations
 from mi_helpers.sae import step as steps
 from mi_helpers.sae.core import activate
 
@@ -47,10 +48,13 @@ class Dictionary:
         on = torch.rand(count, n, generator=generator) < active
         self.code = on * (0.5 + torch.rand(count, n, generator=generator))
         self.acts = self.code @ self.directions + 0.3
-        self.tokens = torch.zeros(1, dtype=torch.long)
+        self.device, self.notes = torch.device("cpu"), {}
 
     def chunk(self, n: int) -> torch.Tensor:
-        return self.acts[torch.randperm(6000, generator=torch.Generator().manual_seed(n))]
+        return self.acts
+
+    def order(self, n: int) -> torch.Tensor:
+        return torch.randperm(len(self.acts), generator=torch.Generator().manual_seed(n))
 
     batch = S.Activations.batch
 
@@ -278,12 +282,12 @@ def test_streamed_activations_are_the_models(tiny_model) -> None:
     tokens[:, 0] = tiny_model.tokenizer.bos_token_id
     stream = S.Activations(tiny_model, HOOK, tokens, buffer=64, rows_at_once=3)
     want = tiny_model.run_with_cache(tokens)[1][HOOK][:, 1:].flatten(0, 1)
-    got = torch.cat([stream.chunk(n) for n in range(stream.chunks)])
+    got = torch.cat([stream.chunk(n)[stream.order(n)] for n in range(stream.chunks)])
     assert stream.chunks == 3 and all(len(stream.chunk(n)) <= 64 for n in range(3))
     assert got.shape == want.shape
     torch.testing.assert_close(got[got[:, 0].argsort()], want[want[:, 0].argsort()])
     assert not torch.allclose(got[:50], want[:50]), "shuffled"
-    second = torch.cat([stream.chunk(n) for n in range(3, 6)])
+    second = torch.cat([stream.chunk(n)[stream.order(n)] for n in range(3, 6)])
     assert not torch.equal(got, second), "every epoch anew"
     torch.testing.assert_close(got.mean(0), second.mean(0))
 
@@ -296,7 +300,7 @@ def test_batches_run_through_every_activation_once(tiny_model) -> None:
         part, place = stream.batch(size, place)
         assert part.shape == (size, 32)
         parts.append(part)
-    whole = torch.cat([stream.chunk(n) for n in range(stream.chunks)])
+    whole = torch.cat([stream.chunk(n)[stream.order(n)] for n in range(stream.chunks)])
     assert torch.equal(torch.cat(parts), whole)
 
 
@@ -312,9 +316,10 @@ def test_a_stream_refuses_what_cannot_work(tiny_model) -> None:
         S.Activations(tiny_model, HOOK, tokens, buffer=8)
 
 
-def test_nan_activations_are_refused_before_training(tiny_model) -> None:
-    stream = S.Activations(tiny_model, HOOK, torch.ones(4, 16, dtype=torch.long))
-    stream._read = lambda rows: torch.full((4, 32), torch.nan)
+def test_nan_activations_are_refused_before_training(tiny_model, monkeypatch) -> None:
+    broken = torch.full((2, 16, 32), torch.nan)
+    monkeypatch.setattr(activations, "read_site", lambda model, hook, tokens: broken)
+    stream = S.Activations(tiny_model, HOOK, torch.ones(4, 16, dtype=torch.long), rows_at_once=2)
     with pytest.raises(ValueError, match="NaN"):
         S.start(stream, S.Recipe(d_sae=64))
 

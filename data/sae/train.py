@@ -1,8 +1,8 @@
-"""Train the committed SAEs of pocket: ``python -m mi_data.sae.train`` (hours on a CPU, resumable).
+"""Train the committed SAEs of pocket: ``python -m mi_data.sae.train`` (an hour on one CPU core).
 
 Each goes to ``data/sae/<name>``: `cfg.json` and `sae_weights.safetensors` in SAELens's layout, and
-`README.md`, its card. A run that was stopped goes on from its last checkpoint in ``build/sae``; an
-SAE that is there already is left alone.
+`README.md`, its card; ``data/sae/README.md`` lists them. A run that was stopped goes on from its
+last checkpoint in ``build/sae``; an SAE that is there already is left alone.
 """
 
 from __future__ import annotations
@@ -10,17 +10,18 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from mi_data.pocket import corpus
+from mi_data.sae.cards import card, measure, table
 from torch import Tensor
 
 from mi_helpers import sae
-from mi_helpers.models import load_model
+from mi_helpers.models import load_model, model_id, untrained
 
-ROWS, HELD_OUT = 24_000, 256
-STEPS_A_CHECKPOINT = 500
-BASE = sae.Recipe("batchtopk", d_sae=1536, k=24, steps=6000, batch=2048, log_every=100)
+ROWS, HELD_OUT = 8_000, 256
+BASE = sae.Recipe("batchtopk", d_sae=1536, k=32, steps=4000, batch=2048, lr=8e-3, log_every=100)
 
 
 @dataclass(frozen=True)
@@ -29,72 +30,53 @@ class Plan:
 
     name: str
     hook: str
-    recipe: sae.Recipe
+    recipe: sae.Recipe = BASE
+    untrained: bool = False
+    """Read the model before its training: the control."""
 
 
 def plans(n_layers: int) -> list[Plan]:
-    """Every layer's residual stream; at the middle one also MLP output, widths, a second seed."""
+    """Every layer's residual stream; at the middle one also a second seed, widths, MLP output.
+
+    What reads the same site stands together, because the activations are read once.
+    """
     middle = n_layers // 2
     stream = "blocks.{}.hook_resid_post".format
-    found = [Plan(f"resid_post_{i}", stream(i), BASE) for i in range(n_layers)]
-    for name, change in {
-        "narrow": {"d_sae": 512}, "wide": {"d_sae": 3072}, "seed_1": {"seed": 1},
-    }.items():  # fmt: skip
-        plan = Plan(f"resid_post_{middle}_{name}", stream(middle), replace(BASE, **change))
-        found.append(plan)
-    return [*found, Plan(f"mlp_out_{middle}", f"blocks.{middle}.hook_mlp_out", BASE)]
+    here, name = stream(middle), f"resid_post_{middle}"
+    return [
+        Plan(name, here),
+        Plan(f"{name}_seed_1", here, replace(BASE, seed=1)),
+        Plan(f"{name}_narrow", here, replace(BASE, d_sae=512)),
+        Plan(f"{name}_wide", here, replace(BASE, d_sae=3072)),
+        Plan(f"mlp_out_{middle}", f"blocks.{middle}.hook_mlp_out"),
+        Plan(f"{name}_untrained", here, untrained=True),
+        *(Plan(f"resid_post_{i}", stream(i)) for i in range(n_layers) if i != middle),
+    ]
 
 
-def token_rows(model: object, count: int, seed: int) -> Tensor:
+def token_rows(model: Any, count: int, seed: int) -> Tensor:
     """Rows of fresh text of pocket's corpus, BOS first; see `mi_data.pocket.corpus.rows`."""
     rows = corpus.rows(model.tokenizer.backend_tokenizer, count, seed, 0.1)
     return torch.from_numpy((rows & (corpus.NOISE - 1)).astype("int64"))
 
 
-def make(plan: Plan, model: object, tokens: Tensor, held_out: Tensor, out: Path, work: Path) -> str:
+def make(plan: Plan, stream: sae.Activations, held_out: Tensor, out: Path, work: Path) -> str:
     """Train one SAE, or go on with it; write it with its card, which is returned."""
-    stream = sae.Activations(model, plan.hook, tokens, buffer=1 << 18)
     checkpoint = work / f"{plan.name}.safetensors"
     run = sae.resume(checkpoint, stream) if checkpoint.is_file() else sae.start(stream, plan.recipe)
     if run.recipe != plan.recipe:
         raise ValueError(f"{checkpoint} was begun with another recipe: delete it to begin anew")
-    while run.step < plan.recipe.steps:
-        sae.train(run, min(run.step + STEPS_A_CHECKPOINT, plan.recipe.steps))
-        run.save(checkpoint)
-    trained = run.sae()
-    fresh = sae.Activations(model, plan.hook, held_out, buffer=1 << 18, seed=1)
-    text = card(plan, trained, sae.fidelity(trained, fresh.sample(20_000)),
-                sae.splice_losses(model, trained, held_out[:64]))  # fmt: skip
+    trained = sae.train(run, save_to=checkpoint).sae()
+    measured = measure(stream.model, trained, held_out)
+    trained = replace(trained, notes={**trained.notes, "measured": measured})
+    text = card(plan.name, trained)
     folder = sae.save(trained, out / plan.name)
     (folder / "README.md").write_text(text, encoding="utf-8")
     return text
 
 
-def card(plan: Plan, trained: sae.Sae, found: sae.Fidelity, losses: sae.SpliceLosses) -> str:
-    """What a user needs to know, measured on held-out text."""
-    r = plan.recipe
-    lines = {
-        "site": f"`{plan.hook}` of {trained.model_id}, in compatibility mode",
-        "kind": f"{r.kind}, k = {r.k}; saved as jumprelu with one threshold",
-        "units": f"{r.d_sae}",
-        "training": f"{r.steps} steps of {r.batch} activations, rate {r.lr}, seed {r.seed}",
-        "active units a token": f"{found.l0:.1f}",
-        "explained variance": f"{found.explained_variance:.3f}",
-        "dead / dense units": f"{found.dead:.1%} / {found.dense:.1%}",
-        "loss: clean, spliced, mean-, zero-ablated": (
-            f"{losses.clean:.3f}, {losses.spliced:.3f}, {losses.mean:.3f}, {losses.zero:.3f} nats"
-        ),
-        "loss recovered (zero, mean)": (
-            f"{losses.recovered():.3f}, {losses.recovered('mean'):.3f}"
-        ),
-    }
-    table = "\n".join(f"| {name} | {value} |" for name, value in lines.items())
-    note = "Measured on held-out text; the first position is left alone."
-    return f"# {plan.name}\n\n| | |\n|---|---|\n{table}\n\n{note}\n"
-
-
 def main() -> None:
-    """Train what is missing, or only what is named."""
+    """Train what is missing, or only what is named, and list all."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help="which to train; all by default")
     parser.add_argument("--out", type=Path, default=Path("data/sae"))
@@ -104,13 +86,19 @@ def main() -> None:
     known = {plan.name: plan for plan in plans(model.cfg.n_layers)}
     if unknown := set(arguments.names) - set(known):
         parser.error(f"unknown {', '.join(sorted(unknown))}; there is {', '.join(known)}")
-    tokens = token_rows(model, ROWS, 777)
-    held_out = token_rows(model, HELD_OUT, 778)
+    tokens, held_out = token_rows(model, ROWS, 777), token_rows(model, HELD_OUT, 778)
+    stream: sae.Activations | None = None
     for name in arguments.names or known:
         if (arguments.out / name / "README.md").is_file():
             print(f"{name} is there")
             continue
-        print(make(known[name], model, tokens, held_out, arguments.out, arguments.work))
+        plan = known[name]
+        wanted = untrained(model) if plan.untrained else model
+        if stream is None or (stream.hook, stream.model_id) != (plan.hook, model_id(wanted)):
+            stream = None  # before the next is read: never two in memory
+            stream = sae.Activations(wanted, plan.hook, tokens, buffer=tokens.numel())
+        print(make(plan, stream, held_out, arguments.out, arguments.work))
+    (arguments.out / "README.md").write_text(table(arguments.out), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ Conventions, for every kind: ``f = act((x - b_dec) @ W_enc + b_enc)`` and
 from mi_helpers.sae.activations import Activations
 from mi_helpers.sae.core import KINDS, Sae
 from mi_helpers.sae.fidelity import Fidelity, SpliceLosses, fidelity, splice, splice_losses
-from mi_helpers.sae.files import load, load_published, save
+from mi_helpers.sae.files import load, save
+from mi_helpers.sae.published import load_published
 from mi_helpers.sae.reading import (
     attribute_to_units,
     contexts,

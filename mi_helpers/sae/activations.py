@@ -9,17 +9,19 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from mi_helpers.models import model_id
+from mi_helpers.models import model_id, model_source
 
 
 class Activations:
     """An endless, shuffled stream of the activations of `hook` on `tokens`.
 
     Rows of tokens are read in an order drawn anew for every epoch, `buffer` activations at a time;
-    these are shuffled together and handed out. What chunk n holds depends on the seed and on n
-    alone, so a stream needs no state of its own: an interrupted training resumes exactly.
+    these are handed out shuffled. What chunk n holds depends on the seed and on n alone, so a
+    stream needs no state of its own: an interrupted training resumes exactly. A buffer that holds
+    all tokens is filled once; every epoch then only shuffles it anew.
 
-    Memory: `buffer` x d_in numbers, and those of one batch of rows in the model.
+    Memory: `buffer` x d_in numbers with a place for each in the order, and what the model needs for
+    `rows_at_once` rows.
     """
 
     def __init__(
@@ -32,7 +34,7 @@ class Activations:
             model: The bridge.
             hook: The site by its full name; its last axes are flattened (heads of `hook_z`).
             tokens: Rows of equal length, BOS in front where the model wants one.
-            buffer: How many activations are held and shuffled together.
+            buffer: How many activations are held and shuffled together, at most.
             keep: Which tokens count; by default all but special tokens, whose activations are far
                 longer than all others.
             seed: Of the order.
@@ -55,7 +57,9 @@ class Activations:
         self.seed, self.rows_at_once = seed, rows_at_once
         self.rows_a_chunk = min(len(tokens), buffer // tokens.shape[1])
         self.model_id = model_id(model)
-        self._held: tuple[int, Tensor] | None = None
+        self.notes = untrained_seed(model)
+        self._values: tuple[int, Tensor] | None = None
+        self._order: tuple[int, Tensor] | None = None
 
     @property
     def chunks(self) -> int:
@@ -63,37 +67,50 @@ class Activations:
         return -(-len(self.tokens) // self.rows_a_chunk)
 
     @property
+    def device(self) -> torch.device:
+        """Where activations are: with the model."""
+        return torch.device(self.model.cfg.device)
+
+    @property
     def identity(self) -> str:
         """What the stream is made of: resuming with another one is refused."""
         digest = hashlib.sha256(self.tokens.cpu().numpy().tobytes())
         digest.update(self.keep.cpu().numpy().tobytes())
-        parts = (self.model_id, self.hook, self.seed, self.rows_a_chunk, digest.hexdigest()[:16])
-        return "|".join(map(str, parts))
+        made_of = (self.model_id, *self.notes.values(), self.hook)
+        read_by = (self.seed, self.rows_a_chunk, digest.hexdigest()[:16])
+        return "|".join(map(str, made_of + read_by))
 
     def chunk(self, n: int) -> Float[Tensor, "token d_in"]:
-        """The n-th chunk, shuffled. Raises ValueError for NaN or infinity."""
-        if self._held is None or self._held[0] != n:
-            self._held = None  # before the next is made: never two in memory
-            epoch, part = divmod(n, self.chunks)
-            order = torch.randperm(len(self.tokens), generator=self._generator(2 * epoch))
-            rows = order[part * self.rows_a_chunk : (part + 1) * self.rows_a_chunk]
-            found = self._read(rows.to(self.tokens.device))
-            if not torch.isfinite(found).all():
-                raise ValueError(f"{self.hook} holds NaN or infinity: the model is broken")
-            mixed = torch.randperm(len(found), generator=self._generator(2 * n + 1))
-            self._held = (n, found[mixed.to(found.device)])
-        return self._held[1]
+        """The n-th chunk, in the order of reading. Raises ValueError for NaN or infinity."""
+        which = 0 if self.chunks == 1 else n
+        if self._values is None or self._values[0] != which:
+            self._values = None  # before the next is made: never two in memory
+            rows = torch.arange(len(self.tokens))
+            if self.chunks > 1:
+                epoch, part = divmod(n, self.chunks)
+                order = torch.randperm(len(rows), generator=self._generator(2 * epoch))
+                rows = order[part * self.rows_a_chunk : (part + 1) * self.rows_a_chunk]
+            self._values = (which, self._read(rows.to(self.tokens.device)))
+        return self._values[1]
+
+    def order(self, n: int) -> Int[Tensor, " token"]:
+        """The order in which the n-th chunk is handed out."""
+        if self._order is None or self._order[0] != n:
+            values = self.chunk(n)
+            mixed = torch.randperm(len(values), generator=self._generator(2 * n + 1))
+            self._order = (n, mixed.to(values.device))
+        return self._order[1]
 
     def batch(self, size: int, place: tuple[int, int]) -> tuple[Tensor, tuple[int, int]]:
         """`size` activations from (chunk, offset) on, and the place after them."""
         n, offset = place
         parts, missing = [], size
         while missing:
-            here = self.chunk(n)[offset : offset + missing]
-            parts.append(here)
-            missing -= len(here)
-            n, offset = (n, offset + len(here)) if not missing else (n + 1, 0)
-        return parts[0] if len(parts) == 1 else torch.cat(parts), (n, offset)
+            parts.append(self.chunk(n)[self.order(n)[offset : offset + missing]])
+            found = len(parts[-1])
+            missing -= found
+            n, offset = (n, offset + found) if not missing else (n + 1, 0)
+        return torch.cat(parts).float(), (n, offset)
 
     def sample(self, count: int) -> Float[Tensor, "token d_in"]:
         """The first `count` activations of the stream."""
@@ -103,10 +120,17 @@ class Activations:
         return torch.Generator().manual_seed(1_000_003 * (self.seed + 1) + stream)
 
     def _read(self, rows: Tensor) -> Tensor:
-        out = []
+        """The kept activations of `rows`, written one after the other into one tensor."""
+        out, filled = torch.empty(0), 0
         for part in rows.split(self.rows_at_once):
-            out.append(read_site(self.model, self.hook, self.tokens[part])[self.keep[part]])
-        return torch.cat(out)
+            found = read_site(self.model, self.hook, self.tokens[part])[self.keep[part]]
+            if not torch.isfinite(found).all():
+                raise ValueError(f"{self.hook} holds NaN or infinity: the model is broken")
+            if not filled:
+                out = found.new_empty(int(self.keep[rows].sum()), found.shape[1])
+            out[filled : filled + len(found)] = found
+            filled += len(found)
+        return out
 
 
 @torch.no_grad()
@@ -138,6 +162,23 @@ def require_hook(model: Any, hook: str) -> str:
         near = near or [name for name in model.hook_dict if name.startswith("blocks.0.hook_")]
         raise KeyError(f"the model has no {hook!r}; there is, for example: {', '.join(near)}")
     return hook
+
+
+def site_width(model: Any, hook: str) -> int | None:
+    """Width of a site's activations, heads flattened; None where only a run would tell."""
+    cfg, last = model.cfg, hook.rsplit(".", 1)[-1]
+    if last in ("hook_q", "hook_k", "hook_v", "hook_z"):
+        return cfg.n_heads * cfg.d_head
+    if last.startswith("hook_resid_") or last in ("hook_attn_out", "hook_mlp_out", "hook_embed"):
+        return cfg.d_model
+    return cfg.d_mlp if hook.endswith(("mlp.hook_pre", "mlp.hook_post")) else None
+
+
+def untrained_seed(model: Any) -> dict[str, str]:
+    """What tells models of `mi.untrained` apart, whose id is the same; nothing for others."""
+    if not model_id(model).startswith("untrained "):
+        return {}
+    return {"weights": model_source(model).where}
 
 
 class _Caught(Exception):

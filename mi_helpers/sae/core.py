@@ -113,6 +113,8 @@ def activate(
         flat = pre.relu().flatten()
         top = flat.topk(min((k or 0) * (flat.numel() // pre.shape[-1]), flat.numel()), sorted=False)
         return torch.zeros_like(flat).scatter(0, top.indices, top.values).view_as(pre)
+    if threshold is None:
+        raise ValueError("jumprelu needs `threshold`, one for each unit")
     return pre.relu() * (pre > threshold)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mi_helpers.metrics import loss
 from mi_helpers.models import model_id
-from mi_helpers.sae.activations import read_site, require_hook
+from mi_helpers.sae.activations import read_site, require_hook, site_width, untrained_seed
 from mi_helpers.sae.core import Sae
 
 
@@ -71,6 +71,15 @@ def require_same(model: Any, sae: Sae) -> str:
             f"this SAE was made for {sae.model_id!r}, the model is {model_id(model)!r}: its "
             "directions mean nothing there"
         )
+    weights = untrained_seed(model)
+    if weights and sae.notes.get("weights", weights["weights"]) != weights["weights"]:
+        raise ValueError(
+            f"this SAE was made for a model of {sae.notes['weights']}, this one is of "
+            f"{weights['weights']}: call mi.untrained with that seed"
+        )
+    width = site_width(model, hook)
+    if width not in (None, sae.d_in):
+        raise ValueError(f"this SAE reads width {sae.d_in}, but {hook} of the model has {width}")
     kwargs = sae.notes.get("model_from_pretrained_kwargs") or {}
     if kwargs.get("center_writing_weights") is False and sae.normalize == "none":
         raise ValueError(

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -25,15 +24,13 @@ from mi_helpers.sae.core import Sae
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 ARCHITECTURES = {"relu": "standard", "topk": "topk", "jumprelu": "jumprelu"}
-# Residual streams of GPT-2 small, all layers, 24,576 units [Bloom 2024].
-PUBLISHED = {"gpt2-small-res-jb": ("jbloom/GPT2-Small-SAEs-Reformatted", "gpt2")}
 _TENSORS = ("W_enc", "b_enc", "W_dec", "b_dec", "threshold")
 
 
 def save(sae: Sae, folder: str | Path) -> Path:
     """Write `sae` so that SAELens's `SAE.load_from_disk(folder)` opens it too.
 
-    Notes go into the metadata; they must be JSON.
+    Notes go into the metadata; they must be JSON. When writing fails, what was there stays.
     """
     folder = Path(folder)
     metadata = {
@@ -54,10 +51,11 @@ def save(sae: Sae, folder: str | Path) -> Path:
         n: t.contiguous().cpu().float() for n in _TENSORS if (t := getattr(sae, n)) is not None
     }
     folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f".{WEIGHTS}.{os.getpid()}"
-    save_file(tensors, partial)
-    os.replace(partial, folder / WEIGHTS)
-    (folder / CONFIG).write_text(text, encoding="utf-8")
+    with tempfile.TemporaryDirectory(prefix=".", dir=folder) as partial:
+        save_file(tensors, Path(partial, WEIGHTS))
+        Path(partial, CONFIG).write_text(text, encoding="utf-8")
+        for name in (WEIGHTS, CONFIG):
+            os.replace(Path(partial, name), folder / name)
     return folder
 
 
@@ -83,37 +81,9 @@ def load(folder: str | Path, *, device: torch.device | str = "cpu") -> Sae:
             tensors = {name: file.get_tensor(name).float() for name in file.keys()}
     except (SafetensorError, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{folder} cannot be read ({error}): fetch it again") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{folder / CONFIG} holds no table of settings: fetch it again")
     return _from_parts(config, tensors, str(folder))
-
-
-def load_published(
-    hook: str, release: str = "gpt2-small-res-jb", *, device: torch.device | str = "cpu"
-) -> Sae:
-    """A published SAE, from the Hugging Face cache or the hub.
-
-    `hook` is its site, such as "blocks.8.hook_resid_pre". "gpt2-small-res-jb" was trained on GPT-2
-    small with centred writing weights, as `mi.load_model` gives it.
-
-    Raises KeyError for an unknown release, FileNotFoundError when it is neither cached nor to be
-    had.
-    """
-    if release not in PUBLISHED:
-        raise KeyError(f"no release {release!r}; there is {', '.join(PUBLISHED)}")
-    repo, model = PUBLISHED[release]
-    names = [f"{hook}/{name}" for name in (CONFIG, WEIGHTS)]
-    cached = [try_to_load_from_cache(repo, name) for name in names]
-    if not all(isinstance(path, str) for path in cached):
-        if not _model_files.hub_answers():
-            raise FileNotFoundError(
-                f"{repo}/{hook} is not in the Hugging Face cache and the hub does not answer: run "
-                "once with a network (about 150 MB), or use an SAE of data/sae with mi.sae.load"
-            )
-        try:
-            cached = [hf_hub_download(repo, name) for name in names]
-        except OSError as error:
-            raise FileNotFoundError(f"{repo} has no {hook!r} to download: {error}") from error
-    sae = load(Path(str(cached[0])).parent, device=device)
-    return replace(sae, model_id=model, hook=sae.hook or hook)
 
 
 def _from_parts(config: Mapping[str, Any], tensors: Mapping[str, Tensor], where: str) -> Sae:
@@ -142,13 +112,18 @@ def _from_parts(config: Mapping[str, Any], tensors: Mapping[str, Tensor], where:
     if factor is not None and not torch.allclose(factor, torch.ones_like(factor)):
         raise ValueError(f"{where} has fine-tuned scaling factors, which are not supported")
     kind = kinds[architecture]
+    parts = {n: tensors[n].contiguous() for n in _TENSORS[:4]}
+    if config.get("rescale_acts_by_decoder_norm"):  # folded: rows of W_dec get length 1
+        length = parts["W_dec"].norm(dim=-1)
+        parts["W_enc"], parts["b_enc"] = parts["W_enc"] * length, parts["b_enc"] * length
+        parts["W_dec"] = parts["W_dec"] / length[:, None]
     normalize = both.get("normalize_activations", "none")
     name = both.get("model_name") or ""
     tops = ("architecture", "d_in", "d_sae", "dtype", "device", "k", "metadata")
     notes = meta or {key: value for key, value in config.items() if key not in tops}
     return Sae(
         kind=kind,
-        **{n: tensors[n].contiguous() for n in _TENSORS[:4]},
+        **parts,
         threshold=tensors["threshold"] if kind == "jumprelu" and "threshold" in tensors else None,
         k=int(k) if kind == "topk" and k else None,
         hook=both.get("hook_name") or both.get("hook_point") or "",

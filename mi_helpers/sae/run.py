@@ -57,7 +57,7 @@ class Run:
             k=self.recipe.k if self.recipe.kind == "topk" else None,
             hook=self.stream.hook,
             model_id=self.stream.model_id,
-            notes={"recipe": asdict(self.recipe), "steps_done": self.step},
+            notes={"recipe": asdict(self.recipe), "steps_done": self.step, **self.stream.notes},
         )
 
     def save(self, path: str | Path) -> Path:
@@ -86,7 +86,7 @@ def start(stream: Activations, recipe: Recipe | None = None) -> Run:
     recipe = recipe or Recipe()
     first = stream.chunk(0)
     d_in, device = first.shape[1], first.device
-    size = first.square().sum(-1).mean().sqrt()
+    size = first.norm(dim=-1).square().mean().sqrt()
     if not size > 0:
         raise ValueError(f"all activations of {stream.hook} are zero: there is nothing to learn")
     scale = float(d_in**0.5 / size)
@@ -97,7 +97,7 @@ def start(stream: Activations, recipe: Recipe | None = None) -> Run:
         "W_enc": W_dec.T.clone().contiguous(),
         "b_enc": torch.zeros(recipe.d_sae, device=device),
         "W_dec": W_dec,
-        "b_dec": first.mean(0) * scale,
+        "b_dec": first.mean(0).float() * scale,
     }
     if recipe.kind == "jumprelu":
         p["log_threshold"] = torch.zeros(recipe.d_sae, device=device)
@@ -132,28 +132,38 @@ def resume(path: str | Path, stream: Activations) -> Run:
             f"{path} was trained on other activations ({state['stream']}) than these "
             f"({stream.identity}): same model, site, tokens, seed and buffer are needed"
         )
-    device = stream.tokens.device
     groups: dict[str, dict[str, Tensor]] = {"p": {}, "moment": {}, "silent": {}}
     for name, value in tensors.items():
         group, _, rest = name.partition(".")
-        groups[group][rest] = value.to(device).clone()  # aligned as a fresh one: same rounding
+        # a clone: aligned in memory as a fresh one, so that sums round alike
+        groups[group][rest] = value.to(stream.device).clone()
     return Run(
         Recipe(**state["recipe"]), stream, groups["p"], groups["moment"], state["scale"],
         groups["silent"][""], state["step"], tuple(state["place"]), state["cut"], state["log"],
     )  # fmt: skip
 
 
-def train(run: Run, steps: int | None = None, *, progress: bool = True) -> Run:
-    """Train until `steps` steps are done in all (by default the recipe's), in place."""
+def train(
+    run: Run, steps: int | None = None, *, progress: bool = True,
+    save_to: str | Path | None = None, save_every: int = 500,
+) -> Run:  # fmt: skip
+    """Train in place until `steps` steps are done in all, by default the recipe's.
+
+    With `save_to` the run is saved there every `save_every` steps and at the end: see `resume`.
+    """
     steps = run.recipe.steps if steps is None else steps
     if not 1 <= steps <= run.recipe.steps:
         raise ValueError(f"steps must be from 1 to the recipe's {run.recipe.steps}, got {steps}")
-    bar = tqdm(total=steps, initial=run.step, disable=not progress, unit="step")
+    if save_every < 1:
+        raise ValueError(f"save_every must be at least 1, got {save_every}")
+    bar = tqdm(total=run.recipe.steps, initial=run.step, disable=not progress, unit="step")
     while run.step < steps:
         one_step(run)
         bar.update()
         if run.log and run.log[-1]["step"] == run.step:
             bar.set_postfix({k: f"{v:.3g}" for k, v in run.log[-1].items() if k != "step"})
+        if save_to is not None and (run.step % save_every == 0 or run.step == steps):
+            run.save(save_to)
     bar.close()
     return run
 
