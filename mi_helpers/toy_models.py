@@ -159,7 +159,8 @@ def train_absolute_value(
     _minimise(lambda: errors().sum(), leaves, steps, lr, progress)
     with torch.no_grad():
         loss = torch.stack([errors() for _ in range(20)]).mean(0)
-        return AbsoluteValue(*(leaf.detach().clone() for leaf in leaves), loss)
+        W_in, W_out, b = (leaf.detach().clone() for leaf in leaves)
+        return AbsoluteValue(W_in, W_out, b, loss)
 
 
 def represented(

@@ -57,9 +57,7 @@ def sweet_spot(answer: Any, rng: torch.Generator) -> None:
         fits = costs <= budget
         want = _at(effects.masked_fill(~fits, -torch.inf))
         others = {
-            "You ignored the cost: this is the largest effect of all.": _at(effects),
             "You took the cheapest. Take the largest effect that can be paid.": _at(-costs),
-            "You kept what is too expensive.": _at(effects.masked_fill(fits, -torch.inf)),
             "You took effect per cost. The budget is a limit, not a price.": _at(
                 effects / costs.abs()
             ),
@@ -67,8 +65,9 @@ def sweet_spot(answer: Any, rng: torch.Generator) -> None:
                 effects.abs().masked_fill(~fits, -torch.inf)
             ),
         }
-        places = {want, *others.values()}
-        if want[0] != want[1] and len(places) == 1 + len(others):
+        dear = _at(effects.masked_fill(fits, -torch.inf))
+        places = {want, dear, *others.values()}
+        if want[0] != want[1] and 0 not in dear and dear == _at(effects) and len(places) == 2 + len(others):
             break
     got = run(answer, effects, costs, budget)
     refuse_if(
@@ -79,6 +78,10 @@ def sweet_spot(answer: Any, rng: torch.Generator) -> None:
     refuse_if(pair == want[::-1], "Row and column are swapped: the layer comes first.")
     for message, place in others.items():
         refuse_if(pair == place, message)
+    if pair == dear:
+        rich = tuple(run(answer, effects, costs, float(costs.max())))
+        refuse_if(rich == dear, "You ignored the cost: this is the largest effect of all.")
+        raise Refused("You kept what is too expensive, and left out what can be paid.")
     refuse_if(pair != want, f"Not the sweet spot: {pair} instead of {want}, on fresh inputs.")
 
 
