@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from .attention import AttentionView, attention
+from .dashboards import unit_dashboard
 from .graphs import graph
 from .heatmaps import heatmap, token_table
 from .html import Html, link, table, tokens_coloured
@@ -29,6 +30,7 @@ __all__ = [
     "table",
     "token_table",
     "tokens_coloured",
+    "unit_dashboard",
     "use_renderer",
     "vectors",
 ]

@@ -9,22 +9,27 @@ Conventions, for every kind: ``f = act((x - b_dec) @ W_enc + b_enc)`` and
 ``x_hat = f @ W_dec + b_dec``. Rows of `W_dec` have length 1, so `f` is in the unit of `x`.
 """
 
-from mi_helpers.sae.activations import Activations
+from mi_helpers.sae.activations import Activations, read_site
+from mi_helpers.sae.causes import attribute_to_units, set_units
 from mi_helpers.sae.core import KINDS, Sae
 from mi_helpers.sae.fidelity import Fidelity, SpliceLosses, fidelity, splice, splice_losses
 from mi_helpers.sae.files import load, save
 from mi_helpers.sae.published import load_published
 from mi_helpers.sae.reading import (
-    attribute_to_units,
     contexts,
     direct_logits,
     judge_explanation,
+    neighbour_consistency,
+    on_texts,
     predicate,
+    read_tokens,
     separating_units,
-    set_units,
     unit_activations,
+    units_towards,
 )
 from mi_helpers.sae.recipe import Recipe
+from mi_helpers.sae.reports import UnitReport, nearest_units, report
+from mi_helpers.sae.restoring import Restoration, restoration
 from mi_helpers.sae.run import Run, resume, start, train
 from mi_helpers.sae.truth import Labelled, best_units, detection, label_tokens, matched_cosine
 
@@ -34,9 +39,11 @@ __all__ = [
     "Fidelity",
     "Labelled",
     "Recipe",
+    "Restoration",
     "Run",
     "Sae",
     "SpliceLosses",
+    "UnitReport",
     "attribute_to_units",
     "best_units",
     "contexts",
@@ -48,7 +55,14 @@ __all__ = [
     "load",
     "load_published",
     "matched_cosine",
+    "nearest_units",
+    "neighbour_consistency",
+    "on_texts",
     "predicate",
+    "read_site",
+    "read_tokens",
+    "report",
+    "restoration",
     "resume",
     "save",
     "separating_units",
@@ -58,4 +72,5 @@ __all__ = [
     "start",
     "train",
     "unit_activations",
+    "units_towards",
 ]

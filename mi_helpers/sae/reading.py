@@ -1,4 +1,4 @@
-"""Reading units: where they fire, what they write, and what they do to a prediction."""
+"""Reading units: where they fire, what they write, and whether an explanation holds."""
 
 from __future__ import annotations
 
@@ -21,7 +21,29 @@ def unit_activations(
 ) -> Float[Tensor, "text pos unit"]:
     """Activations of all units, or of `units`, on tokens. IndexError for a unit that is none."""
     found = sae.encode(read_site(model, require_same(model, sae), tokens))
-    return found if units is None else found[..., list(_known(sae, units))]
+    return found if units is None else found[..., list(known_units(sae, units))]
+
+
+@torch.no_grad()
+def read_tokens(
+    model: Any, hook: str, tokens: Int[Tensor, "text pos"], real: Bool[Tensor, "text pos"], *,
+    rows_at_once: int = 32,
+) -> Float[Tensor, "token d_in"]:  # fmt: skip
+    """Activations of `hook` on the real tokens, in the order of `x[real]`.
+
+    Texts are padded on the right and read a few at a time, each lot cut to its longest text: later
+    positions change nothing before them. ValueError when no token is real.
+    """
+    if real.shape != tokens.shape or not real.any():
+        raise ValueError(f"real is {list(real.shape)} with {int(real.sum())} tokens; tokens are "
+                         f"{list(tokens.shape)}")  # fmt: skip
+    parts = []
+    for rows, mask in zip(tokens.split(rows_at_once), real.split(rows_at_once), strict=True):
+        used = mask.any(0).nonzero()
+        if len(used):
+            end = int(used[-1]) + 1
+            parts.append(read_site(model, hook, rows[:, :end])[mask[:, :end]])
+    return torch.cat(parts)
 
 
 def direct_logits(model: Any, sae: Sae, units: Sequence[int]) -> Float[Tensor, "unit d_vocab"]:
@@ -30,7 +52,7 @@ def direct_logits(model: Any, sae: Sae, units: Sequence[int]) -> Float[Tensor, "
     `W_dec @ W_U`, mean over the vocabulary taken out. The final LayerNorm divides by the stream's
     scale, so compare tokens, not units at different sites.
     """
-    written = sae.W_dec[list(_known(sae, units))].to(model.W_U)
+    written = sae.W_dec[list(known_units(sae, units))].to(model.W_U)
     if written.shape[1] != model.W_U.shape[0]:
         raise ValueError(
             f"this SAE writes {written.shape[1]} dimensions at {sae.hook!r}, the unembedding reads "
@@ -38,6 +60,17 @@ def direct_logits(model: Any, sae: Sae, units: Sequence[int]) -> Float[Tensor, "
         )
     logits = written @ model.W_U
     return logits - logits.mean(-1, keepdim=True)
+
+
+def on_texts(
+    acts: Float[Tensor, " token"], real: Bool[Tensor, "text pos"]
+) -> Float[Tensor, "text pos"]:
+    """One unit's activations on the real tokens, put back to their texts; zero elsewhere."""
+    if acts.ndim != 1 or len(acts) != int(real.sum()):
+        raise ValueError(f"acts are {list(acts.shape)} and {int(real.sum())} tokens are real")
+    out = torch.zeros(real.shape, dtype=acts.dtype, device=acts.device)
+    out[real.to(acts.device)] = acts
+    return out
 
 
 @dataclass(frozen=True)
@@ -51,7 +84,7 @@ class Contexts:
 
 def contexts(
     strength: Float[Tensor, "text pos"], real: Bool[Tensor, "text pos"], *, top: int = 4,
-    quantiles: Sequence[float] = (), seed: int = 0,
+    quantiles: Sequence[float] = (),
 ) -> Contexts:  # fmt: skip
     """The `top` texts of a unit, then one at each quantile of its positive peaks.
 
@@ -140,65 +173,42 @@ def separating_units(
     return [(unit, float(apart[unit])) for unit in best]
 
 
-@dataclass(frozen=True)
-class UnitEffects:
-    """What units do to a metric on one set of prompts, `[prompt pos unit]`.
+def units_towards(model: Any, sae: Sae, token: int, count: int = 10) -> list[tuple[int, float]]:
+    """Units that point at `token`: its direct logit, in standard deviations over the vocabulary.
 
-    `direct` is the attribution: activation x gradient of the metric along the decoder row, which is
-    what removing the unit would take away, to first order.
+    Standardised for each unit, so that a unit that raises one word stands above one that raises
+    half of the vocabulary a little more.
     """
-
-    direct: Float[Tensor, "prompt pos unit"]
-    acts: Float[Tensor, "prompt pos unit"]
-
-    def total(self) -> Float[Tensor, " unit"]:
-        """Sum over positions, mean over prompts."""
-        return self.direct.sum(1).mean(0)
+    logits = direct_logits(model, sae, range(sae.d_sae))
+    z = logits[:, token] / logits.std(-1).clamp_min(1e-12)
+    best = z.topk(min(count, sae.d_sae))
+    return list(zip(best.indices.tolist(), best.values.tolist(), strict=True))
 
 
-def attribute_to_units(
-    model: Any, sae: Sae, tokens: Int[Tensor, "prompt pos"],
-    metric: Callable[[Tensor], Float[Tensor, " prompt"]],
-) -> UnitEffects:  # fmt: skip
-    """Attribute `metric(logits)`, one number a prompt, to the units, by one backward pass.
+def neighbour_consistency(
+    acts: Float[Tensor, " token"], x: Float[Tensor, "token d_in"], *, k: int = 8,
+    examples: Bool[Tensor, " token"] | None = None,
+) -> Float[Tensor, " example"]:  # fmt: skip
+    """For each token where a unit fires: the share of its `k` nearest tokens where it fires, too.
 
-    The reconstruction's error stays in the stream (as `splice(keep_error=True)`), so the metric is
-    the model's own.
+    Nearest by the cosine of the centred activations `x`, so by what the model itself finds alike,
+    not by the unit. `examples` asks about other tokens than those on which it fires. ValueError
+    when there are none, or too few tokens for `k` neighbours.
     """
-    name = require_same(model, sae)
-    caught: dict[str, Tensor] = {}
-
-    def keep(act: Tensor, hook: Any) -> Tensor:
-        caught["act"] = act.detach().requires_grad_()
-        return caught["act"] * 1.0
-
-    with torch.enable_grad(), model.hooks(fwd_hooks=[(name, keep)]):
-        value = metric(model(tokens))
-        (slope,) = torch.autograd.grad(value.sum(), caught["act"])
-    acts = sae.encode(caught["act"].detach().flatten(2))
-    return UnitEffects(acts * (slope.flatten(2) @ sae.W_dec.T), acts)
+    on = acts > 0
+    asked = on if examples is None else examples
+    if not asked.any() or len(acts) <= k:
+        raise ValueError(f"{int(asked.sum())} examples among {len(acts)} tokens: none to compare")
+    centred = x - x.mean(0)
+    normal = centred / centred.norm(dim=-1, keepdim=True).clamp_min(1e-12)
+    where = asked.nonzero()[:, 0]
+    alike = normal[where] @ normal.T
+    alike[torch.arange(len(where)), where] = -torch.inf
+    return on[alike.topk(k).indices].float().mean(-1)
 
 
-def set_units(
-    sae: Sae, values: dict[int, float], positions: Sequence[int] | None = None
-) -> Callable[[Tensor, Any], Tensor]:
-    """A hook that sets units to values (0 ablates) and leaves all else as it is, error included."""
-    units = list(_known(sae, list(values)))
-    wanted = torch.tensor([values[unit] for unit in units])
-
-    def change(act: Tensor, hook: Any) -> Tensor:
-        x = act.flatten(2)
-        step = (wanted.to(x) - sae.encode(x)[..., units]) @ sae.W_dec[units]
-        if positions is not None:
-            mask = torch.zeros(x.shape[1], 1, device=x.device)
-            mask[list(positions)] = 1
-            step = step * mask
-        return (x + step).view_as(act)
-
-    return change
-
-
-def _known(sae: Sae, units: Sequence[int]) -> Sequence[int]:
+def known_units(sae: Sae, units: Sequence[int]) -> Sequence[int]:
+    """`units`, or an IndexError that names the first that is none."""
     if wrong := [unit for unit in units if not 0 <= unit < sae.d_sae]:
         raise IndexError(f"there is no unit {wrong[0]}: this SAE has {sae.d_sae}")
     return units
