@@ -16,6 +16,7 @@
 # - sweep layer and strength, and find the sweet spot and the cliff;
 # - compare ways at *equal cost*, beside random and shuffled-label directions;
 # - say what else a vector changes, and where it stops to work;
+# - choose a feature of a sparse autoencoder by its effect, add it, clamp it, switch it off;
 # - set steering against its rivals: a prompt, a bias on the logits, a little fine-tuning.
 
 # %% [markdown]
@@ -457,7 +458,7 @@ claim("transfer.feelings", transfer(vector), control=sum(by_random) / len(by_ran
 
 # %%
 others = {"facts": mi.prompts.facts, "agreement": mi.prompts.agreement,
-          "pronouns": mi.prompts.pronouns}  # fmt: skip
+          "pronouns": mi.prompts.pronouns, "IOI": mi.prompts.ioi}  # fmt: skip
 others = {name: kind(model, 24, seed=5) for name, kind in others.items()}
 
 
@@ -490,65 +491,82 @@ def largest_loss(name):
 claim("side_effects.sweet_spot", largest_loss("sweet spot"), control=largest_loss("cliff"))
 
 # %% [markdown]
-# ## 5. One feature of a dictionary
+# ## 5. One feature of a sparse autoencoder
 #
-# A sparse autoencoder gives thousands of candidate directions, each with a formula:
-# `resid + strength · W_dec[i] · max_act`, where `max_act` is the largest activation seen. The
-# formula fits any dictionary, also the one that every transformer comes with: the neurons of an
-# MLP, whose rows of `W_out` are what they write. We use those here.
-#
+# A sparse autoencoder ([notebook 10](10_sparse_autoencoders.ipynb)) offers a thousand candidate
+# directions, and one formula: `resid + strength · W_dec[i] · max_act`, where `max_act` is the
+# feature's largest activation. `pocket` brings one for the stream after its middle layer; for another
+# model a small one is trained here, which takes a while.
+
+
+# %%
+from importlib.resources import files
+
+
+def dictionary():
+    """An SAE of the stream after the middle layer."""
+    if mi.model_id(model) == "pocket":
+        return mi.sae.load(files("mi_data") / "sae" / f"resid_post_{middle}")
+    rows = torch.cat([train.clean_tokens, train.corrupt_tokens, held_out.clean_tokens])
+    stream = mi.sae.Activations(model, place, rows, buffer=1 << 14)
+    recipe = mi.sae.Recipe("topk", d_sae=1024, k=16, steps=150, batch=512)
+    return mi.sae.train(mi.sae.start(stream, recipe), progress=False).sae()
+
+
+middle = model.cfg.n_layers // 2
+place = steering.place("resid_post", middle)
+sae = dictionary()
+
+# %% [markdown]
 # *Which* feature? Not by luck and not by its name: rank all by how differently they fire on the two
 # classes, test the first few *by their effect* on training prompts, and judge the winner on others.
 
 # %%
-keys = [steering.mlp_keys(model, tokens, layer)[:, -1]
-        for tokens in (train.clean_tokens, train.corrupt_tokens)]  # fmt: skip
-fires_good = torch.where(sign[:, None] > 0, *keys)
-fires_bad = torch.where(sign[:, None] > 0, *keys[::-1])
-spread = torch.cat(keys).std(0).clamp_min(1e-3)
-contrast = (fires_good - fires_bad).mean(0) / spread
-max_act = torch.cat(keys).amax(0).clamp_min(1e-3)
-W_out = model.blocks[layer].mlp.W_out.detach()
+fires_good, fires_bad = (sae.encode(acts[middle]) for acts in (good, bad))
+both = torch.cat([fires_good, fires_bad])
+contrast = (fires_good - fires_bad).mean(0) / both.std(0).clamp_min(1e-3)
+max_act = both.amax(0)
+alive = (max_act > 0).nonzero()[:, 0]
 
 
 def feature(i):
-    """A neuron as a steering vector, in the place where an MLP writes."""
-    return steering.sae_feature(model, W_out, i, layer, max_act=float(max_act[i]), site="mlp_out")
+    """A feature as a steering vector, as long as it is at its strongest."""
+    return steering.sae_feature(model, sae.W_dec, i, middle, max_act=float(max_act[i]))
 
 
 # %%
 few = train.select(range(16))
 few_before = praise(few).mean()
-first = contrast.topk(10).indices.tolist()
-tried = {i: effect(feature(i), 4.0, few, few_before).item() for i in first}
+first = [i for i in contrast.topk(10).indices.tolist() if max_act[i] > 0]
+tried = {i: effect(feature(i), 1.0, few, few_before).item() for i in first}
 chosen = max(tried, key=tried.get)
-lucky = torch.randperm(len(W_out), generator=torch.Generator().manual_seed(0))[:10].tolist()
-by_luck = [abs(effect(feature(i), 4.0).item()) for i in lucky]
-claim("feature.searched", effect(feature(chosen), 4.0), control=sum(by_luck) / len(by_luck))
+lucky = alive[torch.randperm(len(alive), generator=torch.Generator().manual_seed(0))[:10]]
+by_luck = [abs(effect(feature(i), 1.0).item()) for i in lucky.tolist()]
+claim("feature.searched", effect(feature(chosen), 1.0), control=sum(by_luck) / len(by_luck))
+
+# %% [markdown]
+# Firing is not acting. Among the ten that tell the classes apart best, look at how different their
+# effects are; the first in the ranking need not be the strongest.
+
+# %%
+mi.figures.bars(
+    list(tried.values()), [f"feature {i}" for i in tried], horizontal=True,
+    title="Ten features that fire for praise, and what each does",
+    xlabel="praise against blame (logits), training prompts", subtitle=mi.model_id(model),
+)  # fmt: skip
 
 # %% [markdown]
 # **Adding or clamping?** Adding shifts the feature by the same amount everywhere. Clamping holds it
 # at a value, so it adds more where the feature was off and nothing where it was there already.
 
 # %%
-here = steering.place("mlp_out", layer)
-values = torch.linspace(0, 4, 5).tolist()
+values = torch.linspace(0, 2, 5).tolist()
 
 
-def activation(i):
-    """The neuron's activation; in the run at hand it is computed before the MLP writes."""
-    seen = {}
-    hook = (f"blocks.{layer}.mlp.hook_post", lambda acts, hook: seen.update(now=acts[..., i]))
-    return hook, lambda acts: seen["now"]
-
-
-def clamped(value):
-    """Praise against blame with the chosen neuron held at `value` times its maximum."""
-    hook, encode = activation(chosen)
-    with (
-        model.hooks(fwd_hooks=[hook]),
-        steering.clamp(model, here, encode, W_out[chosen], value * float(max_act[chosen])),
-    ):
+def clamped(value, i=chosen):
+    """Praise against blame with one feature held at `value` times its maximum."""
+    encode, height = lambda acts: sae.encode(acts)[..., i], value * float(max_act[i])
+    with steering.clamp(model, place, encode, sae.W_dec[i], height):
         return (praise(held_out).mean() - before).item()
 
 
@@ -556,17 +574,49 @@ def clamped(value):
 mi.figures.lines(
     {"added": [effect(feature(chosen), value).item() for value in values],
      "clamped": [clamped(value) for value in values]},
-    title="One neuron, added or clamped", x=values, xlabel="times its maximum",
+    title="One feature, added or clamped", x=values, xlabel="times its maximum",
     ylabel="praise against blame (logits)", subtitle=mi.model_id(model),
 )  # fmt: skip
 
 # %% [markdown]
+# At zero, adding does nothing, and clamping switches the feature *off*, where it was on. So clamping
+# also tells whether the model *uses* the feature by itself. The control switches other features off.
+
+# %%
+off = [abs(clamped(0.0, i)) for i in lucky.tolist()]
+claim("feature.in_use", clamped(0.0), control=sum(off) / len(off))
+
+# %% [markdown]
+# Is one feature better than the mean difference? Compare as before, at equal cost; and see what
+# each does to the other abilities.
+
+# %%
+one, mean_here = feature(chosen), vector_of(middle)
+unit_strength = affordable_strength(one)
+unit_effect, mean_effect = (effect(v, affordable_strength(v)) for v in (one, mean_here))
+claim("feature.dearer", mean_effect, control=unit_effect)
+
+# %%
+for name, what, times in (
+    ("feature, same cost", one, unit_strength),
+    ("feature, four times that", one, 4 * unit_strength),
+    ("random feature, same length", feature(int(lucky[0])),
+     4 * unit_strength * one.norm / feature(int(lucky[0])).norm),
+):  # fmt: skip
+    with steering.add(model, what, times):
+        able[name] = abilities()
+mi.figures.table([{"steering": name} | row for name, row in able.items()],
+                 title="What else changes (accuracy)", subtitle=mi.model_id(model))  # fmt: skip
+
+# %% [markdown]
 # ## 6. Against its rivals
 #
-# Why not just ask? Three rivals, each set to the same effect as the vector on the held-out reviews:
+# Why not just ask? Four rivals, each set to the same effect as the vector on the held-out reviews:
 #
 # - **prompt**: the same words in front of every review ("I loved it.");
 # - **logit bias**: a constant added to the logits of words of praise;
+# - **feature as logit bias**: what the feature of section 5 writes to the logits *directly*,
+#   added to the logits instead of to the stream;
 # - **fine-tuning**: a few steps of gradient descent on one matrix, on verdicts of praise.
 #
 # Then measure where none was tuned: on feelings.
@@ -582,23 +632,31 @@ listed = [
 target = effects[row, column].item()
 bonus = torch.zeros(model.cfg.d_vocab_out, device=model.cfg.device)
 bonus[listed] = 1.0
+direct = mi.sae.direct_logits(model, sae, [chosen])[0].detach()
 
 
-def with_bias(amount):
-    """The model with a constant added to the logits of the listed words."""
+def with_bias(amount, bonus):
+    """The model with `amount` times a bonus added to its logits."""
     add = ("unembed.hook_out", lambda logits, hook: logits + amount * bonus)
     return model.hooks(fwd_hooks=[add])
 
 
 # %% [markdown]
-# Its effect is proportional to the constant, so one run tells how large it must be.
+# The effect of a bias is proportional to it, so one run tells how large it must be.
+
 
 # %%
-with with_bias(1.0):
-    per_unit = (praise(held_out).mean() - before).item()
-with with_bias(target / per_unit):
-    bias = {"reviews": (praise(held_out).mean() - before).item(),
-            "feelings": feeling_praise() - feeling_before}  # fmt: skip
+def biased(bonus):
+    """Effects and cost of a bias with the target's effect on reviews."""
+    with with_bias(1.0, bonus):
+        per_unit = (praise(held_out).mean() - before).item()
+    with with_bias(target / per_unit, bonus):
+        return {"reviews": (praise(held_out).mean() - before).item(),
+                "feelings": feeling_praise() - feeling_before,
+                "cost": (neutral_loss() - loss_before).item()}  # fmt: skip
+
+
+bias, feature_bias = biased(bonus), biased(direct)
 
 # %% [markdown]
 # The prompt cannot be tuned; it has the effect that it has.
@@ -653,7 +711,8 @@ with model.hooks(fwd_hooks=hooks):
 
 # %%
 steered = {"reviews": target, "feelings": transfer(vector), "cost": costs[row, column].item()}
-rivals = {"steering": steered, "prompt": asked, "logit bias": bias, "fine-tuning": fine}
+rivals = {"steering": steered, "prompt": asked, "logit bias": bias,
+          "feature as logit bias": feature_bias, "fine-tuning": fine}  # fmt: skip
 mi.figures.table([{"way": name} | row for name, row in rivals.items()],
                  title="Steering and its rivals", subtitle=mi.model_id(model))  # fmt: skip
 
@@ -665,14 +724,39 @@ def carried_over(name):
 
 
 claim("rivals.bias_stays_on_its_list", carried_over("logit bias"), control=carried_over("steering"))
+claim(
+    "rivals.feature_bias_carries_over",
+    carried_over("feature as logit bias"),
+    control=carried_over("logit bias"),
+)
 claim("rivals.fine_tuning_costs_less", fine["cost"], control=steered["cost"])
 
 # %% [markdown]
-# A bias knows only the words on its list; the others carry over to words they were not made for.
-# And fine-tuning is no straw man: at about the same effect it disturbs other text *less*, for it
-# changes what one matrix does with reviews, and the vector is added to everything.
+# A bias knows only the words on its list; the others carry over to words they were not made for, the
+# feature's own list too, for it was learned and not written. Look at the costs: what acts on the
+# logits alone disturbs other text little. And fine-tuning is no straw man: at about the same effect
+# it costs *less* than the vector, for it changes what one matrix does with reviews, and the vector
+# is added to everything.
 #
-# ## 7. Play with it
+# ## 7. The example that began it
+#
+# The first vectors came from a single pair of words, "Love" and "Hate", added at the first positions
+# of the stream before layer 6 of GPT-2 XL's 48, five times as strong as they came
+# [@turner2023actadd]. It was judged by reading samples, and nobody has published a number for GPT-2
+# small; so there is no claim here. At the same depth of the model at hand, read for yourself:
+
+# %%
+depth = round(model.cfg.n_layers * 6 / 48)
+love = steering.activation_addition(model, "Love", "Hate", depth)
+opening = model.to_tokens("I hate you because")
+for times in (0.0, 5.0):
+    print(f"{times:g} x {model.tokenizer.decode(written(love, times, opening, 25))}")
+
+# %% [markdown]
+# `pocket` knows neither these words nor such sentences, so expect nothing of it; the table in
+# section 2 is what steering looks like in its world.
+#
+# ## 8. Play with it
 #
 # Choose a layer, a strength and a prompt. The bars are the most probable next words, with and
 # without; the title is what the model writes under steering.
@@ -709,7 +793,9 @@ mi.figures.explore(
 # - Layer and strength must be swept, and judged by effect *and* cost: there is a cliff.
 # - Compare vectors at equal cost, never at equal strength.
 # - It carries over to words and sentences it was not made from; a logit bias does not. But a few
-#   steps of fine-tuning do as much at less cost.
+#   steps of fine-tuning do as much at less cost, and so does a feature's list of logits.
+# - An SAE feature that fires for a concept need not move it. Search by effect; and then the plain
+#   difference of means still does more at the same cost.
 #
 # **What we have not shown.** That the vector *is* the model's concept: it is one handle that moves
 # the behaviour. [Notebook 13](13_behaviour_directions.ipynb) asks what such a direction carries.
