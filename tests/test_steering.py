@@ -9,8 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mi_helpers import steering
-from mi_helpers.models import load_model, untrained
+from mi_helpers.models import ModelSource, load_model, untrained
 from mi_helpers.patching import LogitDiff, OtherRun, patch_sweep
+from mi_helpers.sae import Sae
 from mi_helpers.steering import NothingHappened
 
 LAYER = 1
@@ -72,6 +73,22 @@ def test_refused_on_another_model(tiny_model, vector, tmp_path, tiny_folder):
         steering.load(path, twin)
     with pytest.raises(ValueError, match="make one on this model"), steering.add(twin, vector):
         pass
+
+
+def test_one_changed_weight_in_a_file_is_another_model(tiny_folder, tmp_path):
+    prints = set()
+    for place in (0, -1):  # the first and the last number of the file's last tensor
+        folder = tmp_path / str(place)
+        folder.mkdir()
+        for file in tiny_folder.iterdir():
+            (folder / file.name).write_bytes(file.read_bytes())
+        weights = load_file(folder / "model.safetensors")
+        weights[max(weights)].view(-1)[place] += 0.5
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+        source = ModelSource("same name", "same name", folder, "a folder", 0)
+        prints.add(steering.vectors._fingerprint(source))
+    source = ModelSource("same name", "same name", tiny_folder, "a folder", 0)
+    assert len(prints | {steering.vectors._fingerprint(source)}) == 3
 
 
 def test_two_untrained_models_differ(tiny_model):
@@ -304,6 +321,36 @@ def test_generation_with_and_without_a_cache_agree(tiny_model, tokens, vector, p
             out = tiny_model.generate(tokens[:1], use_past_kv_cache=cached, **options)
             texts.append(out[0].tolist())
     assert texts[0] == texts[1]
+
+
+def test_same_seed_same_text_and_another_seed_another(tiny_model, tokens, vector):
+    def sampled(seed, strength):
+        torch.manual_seed(seed)
+        with steering.add(tiny_model, vector, strength):
+            out = tiny_model.generate(tokens[:1], max_new_tokens=12, verbose=False)
+        return out[0].tolist()
+
+    assert sampled(0, 2.0) == sampled(0, 2.0) != sampled(1, 2.0)
+    assert sampled(0, 2.0) != sampled(0, -2.0)
+
+
+def test_an_sae_feature_is_held_by_its_encoder(tiny_model, tokens):
+    generator = torch.Generator().manual_seed(5)
+    W_dec = torch.nn.functional.normalize(torch.randn(4, 32, generator=generator), dim=1)
+    place, bias = steering.place("resid_post", 0), torch.zeros(4)
+    opened = Sae("relu", W_dec.T.contiguous(), bias, W_dec, torch.zeros(32), hook=place)
+    _, before = run(tiny_model, tokens)
+    stream = before["blocks.1.hook_resid_pre"]
+    held = dict(encode=lambda acts: opened.encode(acts)[..., 2], decoder=W_dec[2])
+    for value in (0.0, 3.0):
+        with steering.clamp(tiny_model, place, value=value, **held):
+            _, inside = run(tiny_model, tokens)
+        step = (value - opened.encode(stream)[..., 2])[..., None] * W_dec[2]
+        assert torch.allclose(inside["blocks.1.hook_resid_pre"], stream + step, atol=1e-5)
+    was_on = opened.encode(stream)[..., 2] > 0
+    assert was_on.any() and not was_on.all()
+    now = opened.encode(inside["blocks.1.hook_resid_pre"])[..., 2]
+    assert torch.allclose(now[was_on], torch.tensor(3.0), atol=1e-4)
 
 
 def test_activation_addition_goes_to_the_first_positions(tiny_model, tokens):

@@ -67,7 +67,12 @@ def sweet_spot(answer: Any, rng: torch.Generator) -> None:
         }
         dear = _at(effects.masked_fill(fits, -torch.inf))
         places = {want, dear, *others.values()}
-        if want[0] != want[1] and 0 not in dear and dear == _at(effects) and len(places) == 2 + len(others):
+        if (
+            want[0] != want[1]
+            and 0 not in dear
+            and dear == _at(effects)
+            and len(places) == 2 + len(others)
+        ):
             break
     got = run(answer, effects, costs, budget)
     refuse_if(

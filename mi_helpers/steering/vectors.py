@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 PROCESSING = "LayerNorm folded, writes centred"
 """How `load_model` processes weights; a vector found in other coordinates does not fit."""
 
-_HEAD_BYTES = 4 * 2**20
+_CHUNK = 2**20
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,8 +150,9 @@ def load(path: str | Path, model: TransformerBridge) -> SteeringVector:
 def fingerprint(model: TransformerBridge) -> str:
     """Twelve hexadecimal digits that tell apart weights of one name, from the files they are in.
 
-    The first 4 MiB of every file; for weights drawn by `mi.untrained`, their seed. Read once for
-    each loaded model.
+    Of every byte of every file, so that the same files give the same digits on every machine and
+    device; for weights drawn by `mi.untrained`, of their seed. Read once for each loaded model, so
+    edits of the weights in memory (`rank_one`, `orthogonalised`) are not noticed.
     """
     known = getattr(model, "mi_fingerprint", None)
     if known is None:
@@ -165,9 +166,10 @@ def _fingerprint(source: ModelSource) -> str:
         digest.update(source.where.encode())
         return digest.hexdigest()[:12]
     for path in sorted(source.directory.glob("*.safetensors")):
-        digest.update(str(path.stat().st_size).encode())
+        digest.update(f"{path.name} {path.stat().st_size}".encode())
         with path.open("rb") as file:
-            digest.update(file.read(_HEAD_BYTES))
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
     return digest.hexdigest()[:12]
 
 
