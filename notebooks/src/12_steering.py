@@ -495,8 +495,8 @@ claim("side_effects.sweet_spot", largest_loss("sweet spot"), control=largest_los
 #
 # A sparse autoencoder ([notebook 10](10_sparse_autoencoders.ipynb)) offers a thousand candidate
 # directions, and one formula: `resid + strength · W_dec[i] · max_act`, where `max_act` is the
-# feature's largest activation. `pocket` brings one for the stream after its middle layer; for another
-# model a small one is trained here, which takes a while.
+# feature's largest activation. `pocket` brings one for the stream after its middle layer; for
+# another model a small one is trained here, which takes a while.
 
 
 # %%
@@ -579,8 +579,9 @@ mi.figures.lines(
 )  # fmt: skip
 
 # %% [markdown]
-# At zero, adding does nothing, and clamping switches the feature *off*, where it was on. So clamping
-# also tells whether the model *uses* the feature by itself. The control switches other features off.
+# At zero, adding does nothing, and clamping switches the feature *off*, where it was on. So
+# clamping also tells whether the model *uses* the feature by itself. The control switches other
+# features off.
 
 # %%
 off = [abs(clamped(0.0, i)) for i in lucky.tolist()]
@@ -732,16 +733,16 @@ claim(
 claim("rivals.fine_tuning_costs_less", fine["cost"], control=steered["cost"])
 
 # %% [markdown]
-# A bias knows only the words on its list; the others carry over to words they were not made for, the
-# feature's own list too, for it was learned and not written. Look at the costs: what acts on the
-# logits alone disturbs other text little. And fine-tuning is no straw man: at about the same effect
-# it costs *less* than the vector, for it changes what one matrix does with reviews, and the vector
-# is added to everything.
+# A bias knows only the words on its list; the others carry over to words they were not made for,
+# the feature's own list too, for it was learned and not written. Look at the costs: what acts on
+# the logits alone disturbs other text little. And fine-tuning is no straw man: at about the same
+# effect it costs *less* than the vector, for it changes what one matrix does with reviews, and the
+# vector is added to everything.
 #
 # ## 7. The example that began it
 #
-# The first vectors came from a single pair of words, "Love" and "Hate", added at the first positions
-# of the stream before layer 6 of GPT-2 XL's 48, five times as strong as they came
+# The first vectors came from a single pair of words, "Love" and "Hate", added at the first
+# positions of the stream before layer 6 of GPT-2 XL's 48, five times as strong as they came
 # [@turner2023actadd]. It was judged by reading samples, and nobody has published a number for GPT-2
 # small; so there is no claim here. At the same depth of the model at hand, read for yourself:
 
