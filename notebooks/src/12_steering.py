@@ -1,6 +1,6 @@
 # ---
 # title: Steering
-# minutes: 75
+# minutes: 90
 # ---
 
 # %% [markdown]
@@ -12,7 +12,7 @@
 #
 # **You will be able to**
 #
-# - make a steering vector in five ways, save it, and apply it so that nothing stays behind;
+# - make a steering vector in six ways, save it, and apply it so that nothing stays behind;
 # - sweep layer and strength, and find the sweet spot and the cliff;
 # - compare ways at *equal cost*, beside random and shuffled-label directions;
 # - say what else a vector changes, and where it stops to work;
@@ -67,6 +67,20 @@ with steering.add(model, one_pair) as fired:
     steered = model(prompt)
 assert torch.allclose(steered, logits, atol=1e-4)
 print(f"{one_pair.method}, layer {one_pair.layer}, norm {one_pair.norm:.2f}; {fired}")
+
+# %% [markdown]
+# It is kept in a file of its own, which says what it is made of. On other weights it is refused:
+# there the same numbers mean something else.
+
+# %%
+import tempfile
+from pathlib import Path
+
+with tempfile.TemporaryDirectory() as folder:
+    steering.save(one_pair, Path(folder, "praise.safetensors"))
+    again = steering.load(Path(folder, "praise.safetensors"), model)
+assert torch.equal(again.vector, one_pair.vector)
+print(again.model, again.weights, again.prompts)
 
 # %%
 plain = mi.metrics.logit_diff(model(prompt), words)
@@ -274,7 +288,9 @@ claim("sweep.shuffled_axis", mean_size(shuffled), control=by_chance)
 
 # %% [markdown]
 # **The cliff** is easiest to see in what the model writes. Text that goes wrong repeats itself, and
-# that can be counted.
+# that can be counted. This is a second measure of cost; a third is the **KL divergence** of the
+# predictions on neutral text from those without steering, which also counts changes that happen to
+# help.
 
 # %% [markdown] tags=["task"] minutes=10 difficulty=1
 # ### Exercise 3: repetition
@@ -321,7 +337,39 @@ mi.figures.table([
 ], title="From blame to praise to nonsense", subtitle=mi.model_id(model))  # fmt: skip
 
 # %%
+with torch.no_grad():
+    unsteered = [model(rows).flatten(0, 1) for rows in neutral]
+
+
+def divergence(vector, strength):
+    """KL divergence of the steered predictions on neutral text, in nats a token."""
+    with torch.no_grad(), steering.add(model, vector, strength):
+        steered = [model(rows).flatten(0, 1) for rows in neutral]
+    return torch.cat([mi.metrics.kl(*pair) for pair in zip(steered, unsteered, strict=True)]).mean()
+
+
+# %% [markdown]
+# All four over the strength, at the sweet spot's layer. Look for the stretch where the effect has
+# come and the costs have not.
+
+# %%
+steps = [factor * strength for factor in (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)]
+starts = [mi.prompts.facts(model, 1, seed=i).clean_tokens[:, :4] for i in range(2)]
+repetition = [
+    sum(repeats(written(vector, step, rows)) for rows in starts) / len(starts) for step in steps
+]
+mi.figures.lines(
+    {"effect (logits)": [effect(vector, step).item() for step in steps],
+     "added loss (nats)": [cost(vector, step).item() for step in steps],
+     "KL (nats)": [divergence(vector, step).item() for step in steps],
+     "repeated share": repetition},
+    title="First the effect, then the cost", x=[f"{step:g}" for step in steps],
+    xlabel=f"strength at layer {layer}", subtitle=mi.model_id(model),
+)  # fmt: skip
+
+# %%
 claim("cliff.cost", cost(vector, 8 * strength), control=costs[row, column])
+claim("cliff.kl", divergence(vector, 8 * strength), control=divergence(vector, strength))
 
 # %% [markdown]
 # ## 3. Five ways to make a vector
@@ -332,6 +380,8 @@ claim("cliff.cost", cost(vector, 8 * strength), control=costs[row, column])
 # - **class means**: the mean of one class minus the mean of the other;
 # - **PCA** of the differences [@zou2023repe];
 # - **probe**: the weights of a logistic regression.
+#
+# The sixth, a feature of a dictionary, has a section of its own.
 #
 # Two of them are the same thing. Which? The mean of differences is the difference of means, as long
 # as every prompt has its twin.
@@ -351,13 +401,18 @@ claim("makers.pairs_are_means", gap["pairs"], control=gap["no pairs"])
 
 
 # %%
-def affordable_strength(vector, budget=budget, highest=16.0, steps=10):
-    """The strength at which the cost reaches the budget."""
+def raise_until(measure, limit, highest=16.0, steps=10):
+    """The strength at which `measure(strength)` reaches the limit."""
     low, high = 0.0, highest
     for _ in range(steps):
-        middle = (low + high) / 2
-        low, high = (middle, high) if cost(vector, middle) < budget else (low, middle)
+        halfway = (low + high) / 2
+        low, high = (halfway, high) if measure(halfway) < limit else (low, halfway)
     return max(low, highest / 2**steps)
+
+
+def affordable_strength(vector):
+    """The strength at which the cost reaches the budget."""
+    return raise_until(lambda strength: cost(vector, strength), budget)
 
 
 # %%
@@ -416,7 +471,130 @@ check.add_after(add_after)
 # %% [markdown]
 # The helper takes `positions=slice(start, None)`, and keeps counting while the model generates.
 #
-# ## 4. Where else does it work, and what else does it change?
+# ## 4. One feature of a dictionary
+#
+# A **sparse autoencoder** (SAE, [notebook 10](10_sparse_autoencoders.ipynb)) gives far more
+# directions than the stream has dimensions: row `i` of its decoder `W_dec` is what unit `i` writes,
+# its encoder says how active the unit is. Steering with it is adding
+# `strength · W_dec[i] · max_act`, where `max_act` is the largest activation seen on reviews, so
+# that a strength of one is the unit at its strongest.
+#
+# For `pocket` a trained SAE of the middle layer comes with the suite. For any other model a small
+# one is trained here, to keep the cells running; expect little of it.
+
+# %%
+from importlib.resources import files
+
+middle = model.cfg.n_layers // 2
+place = steering.place("resid_post", middle)
+if mi.model_id(model) == "pocket":
+    folder = files("mi_data") / "sae" / f"resid_post_{middle}"
+    sae = mi.sae.load(folder, device=model.cfg.device)
+else:
+    recipe = mi.sae.Recipe(d_sae=2 * model.cfg.d_model, k=16, steps=60, batch=256)
+    stream = mi.sae.Activations(model, place, train.clean_tokens)
+    sae = mi.sae.train(mi.sae.start(stream, recipe), progress=False).sae()
+print(f"{sae.d_sae} units for {sae.d_in} dimensions, at {place}")
+
+# %% [markdown]
+# *Which* unit? Not by luck, and not by what its top examples look like: a unit that fires on praise
+# need not *cause* praise. So, in three steps, each on its own reviews: rank all units by how well
+# their activation separates the two sides; try the first twelve *by effect*, all at the length that
+# the vector has at the sweet spot; judge the winner on the held-out reviews.
+
+# %%
+units_on = [mi.sae.unit_activations(model, sae, tokens)[:, 1:]
+            for tokens in (train.clean_tokens, train.corrupt_tokens)]  # fmt: skip
+at_end = [acts[:, -1] for acts in units_on]
+fires_good = torch.where(sign[:, None] > 0, *at_end)
+fires_bad = torch.where(sign[:, None] > 0, *at_end[::-1])
+max_act = torch.cat(units_on).amax((0, 1)).clamp_min(1e-3)
+ranked = mi.sae.separating_units(fires_good, fires_bad, 40)
+first = [unit for unit, apart in ranked if apart > 0][:12]
+
+
+# %%
+length = strength * vector.norm
+tuning = mi.prompts.sentiment(model, 24, seed=3)
+tuning_before = praise(tuning).mean()
+
+
+def feature(unit):
+    """A unit of the dictionary as a steering vector: decoder row times largest activation."""
+    top = float(max_act[unit])
+    return steering.sae_feature(model, sae.W_dec, unit, middle, max_act=top)
+
+
+def at_length(unit, prompts=held_out, start=before):
+    """The effect of a unit that is added as long as the vector at the sweet spot."""
+    return effect(feature(unit), length / feature(unit).norm, prompts, start).item()
+
+
+# %%
+tried = {unit: at_length(unit, tuning, tuning_before) for unit in first}
+chosen = max(tried, key=tried.get)
+alive = torch.cat(at_end).amax(0).nonzero()[:, 0]
+draw = torch.randperm(len(alive), generator=torch.Generator().manual_seed(0))[:12]
+by_luck = [at_length(unit) for unit in alive[draw].tolist()]
+mi.figures.bars(
+    [*tried.values(), *by_luck],
+    [f"searched {unit}" for unit in first] + [f"drawn {unit}" for unit in alive[draw].tolist()],
+    title="Few units that separate reviews also steer them", horizontal=True,
+    xlabel="praise against blame (logits)", subtitle=mi.model_id(model),
+)  # fmt: skip
+
+# %%
+mean_luck = sum(map(abs, by_luck)) / len(by_luck)
+claim("feature.searched", at_length(chosen), control=mean_luck)
+
+# %% [markdown]
+# Firing is not acting: all of these fire for praise, and their effects differ widely. Now at equal
+# cost, beside the class means of the same layer.
+
+# %%
+one = feature(chosen)
+unit_affordable = affordable_strength(one)
+unit_equal, means_here = effect(one, unit_affordable), vector_of(middle)
+means_affordable = affordable_strength(means_here)
+means_equal = effect(means_here, means_affordable)
+cosine = (one.vector @ means_here.vector / one.norm / means_here.norm).item()
+print(f"the unit and the class means have a cosine of {cosine:.2f}")
+claim("feature.equal_cost", unit_equal, control=abs(equal["random"]))
+claim("feature.dearer", unit_equal / means_equal, control=weakest / equal["class means"])
+
+# %% [markdown]
+# **Adding or clamping?** Adding shifts the unit by the same amount everywhere. Clamping holds it at
+# a value, so it adds much where the unit was off and little where it was on already. Clamped to
+# nothing, the unit is *removed* from reviews that praise: that asks whether the model uses it.
+
+
+# %%
+def clamped(unit, value, prompts=held_out):
+    """Praise against blame, [prompt], with a unit held at `value`."""
+    row = sae.W_dec[unit]
+    with steering.clamp(model, place, lambda acts: sae.encode(acts)[..., unit], row, value):
+        return praise(prompts)
+
+
+values = [0.0, 0.5, 1.0, 1.5, 2.0]
+top = float(max_act[chosen])
+mi.figures.lines(
+    {"added": [effect(one, value).item() for value in values],
+     "clamped": [(clamped(chosen, value * top).mean() - before).item() for value in values]},
+    title="One unit, added or clamped", x=values, xlabel="times its largest activation",
+    ylabel="praise against blame (logits)", subtitle=mi.model_id(model),
+)  # fmt: skip
+
+# %%
+praising = held_out.select(torch.nonzero(praise_first(held_out) > 0)[:, 0].tolist())
+kept = praise(praising).mean()
+removed = (clamped(chosen, 0.0, praising).mean() - kept).item()
+others_removed = [(clamped(unit, 0.0, praising).mean() - kept).abs().item()
+                  for unit in alive[draw].tolist()]  # fmt: skip
+claim("feature.in_use", removed, control=sum(others_removed) / len(others_removed))
+
+# %% [markdown]
+# ## 5. Where else does it work, and what else does it change?
 #
 # **Transfer.** The vector comes from verdicts on things. Does it move how *people* feel after
 # something good or bad happened to them: other words, other sentences?
@@ -424,41 +602,51 @@ check.add_after(add_after)
 # %%
 from mi_data.pocket import generator
 
-feelings = [generator.prompt("opinion", seed) for seed in range(60)]
-feelings = [p for p in feelings if p.kind == "feeling"][:16]
+drawn = [generator.prompt("opinion", seed) for seed in range(60)]
+drawn = [p for p in drawn if p.kind == "feeling"][:16]
 
 
-def feeling_praise():
-    """Good minus bad feelings, mean over the prompts, in logits."""
-    total = 0.0
-    for one in feelings:
-        answers = [mi.prompts.single_token(model, word) for word in (one.answer, one.wrong)]
-        side = 1 if one.labels["sentiment"] == "good" else -1
-        with torch.no_grad():
-            logits = model(model.to_tokens(one.text))
-        total += side * mi.metrics.logit_diff(logits, torch.tensor([answers])).item()
-    return total / len(feelings)
+def as_cases(texts, pairs, good_first):
+    """(text, id of the good word, id of the bad word), one a prompt."""
+    ids = [[mi.prompts.single_token(model, word) for word in pair] for pair in pairs]
+    ordered = [pair if first else pair[::-1] for pair, first in zip(ids, good_first, strict=True)]
+    return [(text, *pair) for text, pair in zip(texts, ordered, strict=True)]
+
+
+feelings = as_cases(
+    [p.text for p in drawn], [(p.answer, p.wrong) for p in drawn],
+    [p.labels["sentiment"] == "good" for p in drawn],
+)  # fmt: skip
 
 
 # %%
-feeling_before = feeling_praise()
+def leaning(cases, opener=""):
+    """Logit of the good word minus the bad one, mean over the cases, behind an opener."""
+    with torch.no_grad():
+        last = [(model(model.to_tokens(opener + text))[0, -1], *pair) for text, *pair in cases]
+    return sum((logits[good] - logits[bad]).item() for logits, good, bad in last) / len(last)
 
 
-def transfer(vector):
-    """By how much a vector moves feelings, at the sweet spot's strength."""
+feeling_before = leaning(feelings)
+
+
+def transfer(vector, strength=strength):
+    """By how much a vector moves feelings."""
     with steering.add(model, vector, strength):
-        return feeling_praise() - feeling_before
+        return leaning(feelings) - feeling_before
 
 
+# %%
 by_random = [abs(transfer(steering.random_like(vector, model, i))) for i in range(5)]
 claim("transfer.feelings", transfer(vector), control=sum(by_random) / len(by_random))
 
 # %% [markdown]
-# **Side effects.** The cost on average text hides who pays. So ask for other abilities one by one.
+# **Side effects.** The cost on average text hides who pays. So ask for other abilities one by one,
+# of the vector and of the SAE's unit at equal cost, and of a random direction.
 
 # %%
-others = {"facts": mi.prompts.facts, "agreement": mi.prompts.agreement,
-          "pronouns": mi.prompts.pronouns, "IOI": mi.prompts.ioi}  # fmt: skip
+others = {"facts": mi.prompts.facts, "agreement": mi.prompts.agreement, "IOI": mi.prompts.ioi,
+          "pronouns": mi.prompts.pronouns, "refusal": mi.prompts.refusal}  # fmt: skip
 others = {name: kind(model, 24, seed=5) for name, kind in others.items()}
 
 
@@ -471,12 +659,15 @@ def abilities():
 
 # %%
 able = {"no steering": abilities()}
-for name, one, times in (
-    ("sweet spot", vector, strength),
-    ("cliff", vector, 8 * strength),
-    ("random, as long as the cliff", candidates["random"], 8 * strength),
+for name, direction, times in (
+    ("vector", vector, at_cost["class means"]),
+    ("SAE feature", one, unit_affordable),
+    ("class means, the SAE's layer", means_here, means_affordable),
+    ("random", candidates["random"], at_cost["random"]),
+    ("vector, eight times as strong", vector, 8 * at_cost["class means"]),
+    ("random, as long", candidates["random"], 8 * at_cost["class means"]),
 ):
-    with steering.add(model, one, times):
+    with steering.add(model, direction, times):
         able[name] = abilities()
 mi.figures.table([{"steering": name} | row for name, row in able.items()],
                  title="What else changes (accuracy)", subtitle=mi.model_id(model))  # fmt: skip
@@ -488,234 +679,153 @@ def largest_loss(name):
     return max(able["no steering"][kind] - able[name][kind] for kind in others)
 
 
-claim("side_effects.sweet_spot", largest_loss("sweet spot"), control=largest_loss("cliff"))
+claim("side_effects.vector", largest_loss("vector"),
+      control=largest_loss("vector, eight times as strong"))  # fmt: skip
+claim("side_effects.feature", largest_loss("SAE feature"),
+      control=largest_loss("class means, the SAE's layer"))  # fmt: skip
 
 # %% [markdown]
-# ## 5. One feature of a sparse autoencoder
-#
-# A sparse autoencoder ([notebook 10](10_sparse_autoencoders.ipynb)) offers a thousand candidate
-# directions, and one formula: `resid + strength · W_dec[i] · max_act`, where `max_act` is the
-# feature's largest activation. `pocket` brings one for the stream after its middle layer; for
-# another model a small one is trained here, which takes a while.
-
-
-# %%
-from importlib.resources import files
-
-
-def dictionary():
-    """An SAE of the stream after the middle layer."""
-    if mi.model_id(model) == "pocket":
-        return mi.sae.load(files("mi_data") / "sae" / f"resid_post_{middle}")
-    rows = torch.cat([train.clean_tokens, train.corrupt_tokens, held_out.clean_tokens])
-    stream = mi.sae.Activations(model, place, rows, buffer=1 << 14)
-    recipe = mi.sae.Recipe("topk", d_sae=1024, k=16, steps=150, batch=512)
-    return mi.sae.train(mi.sae.start(stream, recipe), progress=False).sae()
-
-
-middle = model.cfg.n_layers // 2
-place = steering.place("resid_post", middle)
-sae = dictionary()
-
-# %% [markdown]
-# *Which* feature? Not by luck and not by its name: rank all by how differently they fire on the two
-# classes, test the first few *by their effect* on training prompts, and judge the winner on others.
-
-# %%
-fires_good, fires_bad = (sae.encode(acts[middle]) for acts in (good, bad))
-both = torch.cat([fires_good, fires_bad])
-contrast = (fires_good - fires_bad).mean(0) / both.std(0).clamp_min(1e-3)
-max_act = both.amax(0)
-alive = (max_act > 0).nonzero()[:, 0]
-
-
-def feature(i):
-    """A feature as a steering vector, as long as it is at its strongest."""
-    return steering.sae_feature(model, sae.W_dec, i, middle, max_act=float(max_act[i]))
-
-
-# %%
-few = train.select(range(16))
-few_before = praise(few).mean()
-first = [i for i in contrast.topk(10).indices.tolist() if max_act[i] > 0]
-tried = {i: effect(feature(i), 1.0, few, few_before).item() for i in first}
-chosen = max(tried, key=tried.get)
-lucky = alive[torch.randperm(len(alive), generator=torch.Generator().manual_seed(0))[:10]]
-by_luck = [abs(effect(feature(i), 1.0).item()) for i in lucky.tolist()]
-claim("feature.searched", effect(feature(chosen), 1.0), control=sum(by_luck) / len(by_luck))
-
-# %% [markdown]
-# Firing is not acting. Among the ten that tell the classes apart best, look at how different their
-# effects are; the first in the ranking need not be the strongest.
-
-# %%
-mi.figures.bars(
-    list(tried.values()), [f"feature {i}" for i in tried], horizontal=True,
-    title="Ten features that fire for praise, and what each does",
-    xlabel="praise against blame (logits), training prompts", subtitle=mi.model_id(model),
-)  # fmt: skip
-
-# %% [markdown]
-# **Adding or clamping?** Adding shifts the feature by the same amount everywhere. Clamping holds it
-# at a value, so it adds more where the feature was off and nothing where it was there already.
-
-# %%
-values = torch.linspace(0, 2, 5).tolist()
-
-
-def clamped(value, i=chosen):
-    """Praise against blame with one feature held at `value` times its maximum."""
-    encode, height = lambda acts: sae.encode(acts)[..., i], value * float(max_act[i])
-    with steering.clamp(model, place, encode, sae.W_dec[i], height):
-        return (praise(held_out).mean() - before).item()
-
-
-# %%
-mi.figures.lines(
-    {"added": [effect(feature(chosen), value).item() for value in values],
-     "clamped": [clamped(value) for value in values]},
-    title="One feature, added or clamped", x=values, xlabel="times its maximum",
-    ylabel="praise against blame (logits)", subtitle=mi.model_id(model),
-)  # fmt: skip
-
-# %% [markdown]
-# At zero, adding does nothing, and clamping switches the feature *off*, where it was on. So
-# clamping also tells whether the model *uses* the feature by itself. The control switches other
-# features off.
-
-# %%
-off = [abs(clamped(0.0, i)) for i in lucky.tolist()]
-claim("feature.in_use", clamped(0.0), control=sum(off) / len(off))
-
-# %% [markdown]
-# Is one feature better than the mean difference? Compare as before, at equal cost; and see what
-# each does to the other abilities.
-
-# %%
-one, mean_here = feature(chosen), vector_of(middle)
-unit_strength = affordable_strength(one)
-unit_effect, mean_effect = (effect(v, affordable_strength(v)) for v in (one, mean_here))
-claim("feature.dearer", mean_effect, control=unit_effect)
-
-# %%
-for name, what, times in (
-    ("feature, same cost", one, unit_strength),
-    ("feature, four times that", one, 4 * unit_strength),
-    ("random feature, same length", feature(int(lucky[0])),
-     4 * unit_strength * one.norm / feature(int(lucky[0])).norm),
-):  # fmt: skip
-    with steering.add(model, what, times):
-        able[name] = abilities()
-mi.figures.table([{"steering": name} | row for name, row in able.items()],
-                 title="What else changes (accuracy)", subtitle=mi.model_id(model))  # fmt: skip
+# All steered rows but the last two cost the same on neutral text, and yet they are not alike. Look
+# at refusal: under the unit the model hardly declines anything any more, while the class means of
+# the same layer spare far more of it. No neutral text asks about that, and so the average did not
+# show it. A unit of a dictionary is no cleaner for being one unit.
 
 # %% [markdown]
 # ## 6. Against its rivals
 #
-# Why not just ask? Four rivals, each set to the same effect as the vector on the held-out reviews:
+# Why not just ask? Four rivals, each set to the same effect as the vector on the held-out reviews,
+# and then measured where none was tuned: on feelings, and on neutral text.
 #
-# - **prompt**: the same words in front of every review ("I loved it.");
+# - **prompt**: a few words in front of every review;
 # - **logit bias**: a constant added to the logits of words of praise;
-# - **feature as logit bias**: what the feature of section 5 writes to the logits *directly*,
-#   added to the logits instead of to the stream;
+# - **SAE logit bias**: what the chosen unit writes to the logits *directly*, added at the end; no
+#   layer after the SAE's takes part;
 # - **fine-tuning**: a few steps of gradient descent on one matrix, on verdicts of praise.
-#
-# Then measure where none was tuned: on feelings.
+
+# %%
+target = effects[row, column].item()
+
+
+def outcome():
+    """What a way does to reviews, feelings and neutral text, inside its `with`."""
+    return {"reviews": (praise(held_out).mean() - before).item(),
+            "feelings": leaning(feelings) - feeling_before,
+            "cost": (neutral_loss() - loss_before).item()}  # fmt: skip
+
+
+with steering.add(model, vector, strength):
+    by_vector = outcome()
+unit_strength = raise_until(lambda times: effect(one, times), target)
+with steering.add(model, one, unit_strength):
+    by_unit = outcome()
+
+# %% [markdown]
+# Both biases have an effect in proportion to their size, so one run tells how large it must be.
 
 # %%
 from mi_data.pocket import opinions
 
-listed = [
-    tokens[0]
-    for word in opinions.ADJECTIVES["good"]
-    if len(tokens := model.tokenizer(f" {word}", add_special_tokens=False)["input_ids"]) == 1
-]
-target = effects[row, column].item()
-bonus = torch.zeros(model.cfg.d_vocab_out, device=model.cfg.device)
-bonus[listed] = 1.0
-direct = mi.sae.direct_logits(model, sae, [chosen])[0].detach()
+tokenized = [model.tokenizer(f" {word}", add_special_tokens=False)["input_ids"]
+             for word in opinions.ADJECTIVES["good"]]  # fmt: skip
+on_list = torch.zeros(model.cfg.d_vocab_out, device=model.cfg.device)
+on_list[[ids[0] for ids in tokenized if len(ids) == 1]] = 1.0
+biases = {"logit bias": on_list, "SAE logit bias": mi.sae.direct_logits(model, sae, [chosen])[0]}
 
 
-def with_bias(amount, bonus):
-    """The model with `amount` times a bonus added to its logits."""
-    add = ("unembed.hook_out", lambda logits, hook: logits + amount * bonus)
+def biased(bias, amount):
+    """The model with a constant added to its logits, as a context manager."""
+    add = ("unembed.hook_out", lambda logits, hook: logits + amount * bias)
     return model.hooks(fwd_hooks=[add])
 
 
-# %% [markdown]
-# The effect of a bias is proportional to it, so one run tells how large it must be.
-
-
 # %%
-def biased(bonus):
-    """Effects and cost of a bias with the target's effect on reviews."""
-    with with_bias(1.0, bonus):
+by_bias = {}
+for name, bias in biases.items():
+    with biased(bias, 1.0):
         per_unit = (praise(held_out).mean() - before).item()
-    with with_bias(target / per_unit, bonus):
-        return {"reviews": (praise(held_out).mean() - before).item(),
-                "feelings": feeling_praise() - feeling_before,
-                "cost": (neutral_loss() - loss_before).item()}  # fmt: skip
-
-
-bias, feature_bias = biased(bonus), biased(direct)
+    with biased(bias, target / per_unit):
+        by_bias[name] = outcome()
 
 # %% [markdown]
-# The prompt cannot be tuned; it has the effect that it has.
+# A prompt cannot be turned up: of a few we take the one whose effect is nearest.
 
 # %%
-import dataclasses
+reviews = as_cases(held_out.clean, zip(held_out.answers, held_out.wrong, strict=True),
+                   (praise_first(held_out) > 0).tolist())  # fmt: skip
+openers = ["I liked it. ", "It was good. ", "I loved it. ", "I loved it. It was wonderful. "]
+alone = leaning(reviews)
+reached = {opener: leaning(reviews, opener) - alone for opener in openers}
+opener = min(openers, key=lambda opener: abs(reached[opener] - target))
 
-opener = model.to_tokens("I loved it. It was wonderful.")
-prefixed = torch.cat([opener.expand(len(held_out), -1), held_out.clean_tokens[:, 1:]], dim=1)
-with_prompt = dataclasses.replace(held_out, clean_tokens=prefixed)
-asked = {"reviews": (praise(with_prompt).mean() - before).item()}
-plain_feelings = feelings
-feelings = [
-    dataclasses.replace(p, text="I loved it. It was wonderful. " + p.text) for p in feelings
-]
-asked["feelings"] = feeling_praise() - feeling_before
-feelings = plain_feelings
+
+# %%
+def loss_behind(opener):
+    """Mean loss of the neutral texts behind an opener, their first word left out, in nats."""
+    losses = []
+    for text in [*mi.prompts.facts(model, 8).clean, *mi.prompts.ioi(model, 8).clean]:
+        rows, own = model.to_tokens(opener + text), model.to_tokens(text).shape[1] - 2
+        with torch.no_grad():
+            losses.append(mi.metrics.loss(model(rows), rows)[0, -own:].mean().item())
+    return sum(losses) / len(losses)
+
+
+# %%
+by_prompt = {
+    "reviews": reached[opener], "feelings": leaning(feelings, opener) - feeling_before,
+    "cost": loss_behind(opener) - loss_behind(""),
+}  # fmt: skip
 
 # %% [markdown]
-# Fine-tuning: one matrix, a few steps, undone afterwards.
+# Fine-tuning, by hand: an update is added to one matrix, learnt in a few steps until the effect is
+# there, and then scaled to the same effect. The model's own weights are never touched.
 
 # %%
-weights = model.blocks[layer].mlp.W_out
-original = weights.detach().clone()
-update = torch.zeros_like(original, requires_grad=True)
-reviews = torch.where(sign[:, None] > 0, train.answer_tokens, train.answer_tokens.flip(1))
+W_out = model.blocks[layer].mlp.W_out
+verdicts = torch.where(sign[:, None] > 0, train.answer_tokens, train.answer_tokens.flip(1))
+now = {}
 
 
-def tuned(acts, hook):
+def written_more(acts, hook):
     """What the MLP writes with the update added to its matrix."""
     return acts + now["key"] @ update
 
 
-now = {}
-hooks = [(f"blocks.{layer}.mlp.hook_post", lambda acts, hook: now.update(key=acts)),
-         (f"blocks.{layer}.hook_mlp_out", tuned)]  # fmt: skip
+tuned = [(f"blocks.{layer}.mlp.hook_post", lambda acts, hook: now.update(key=acts)),
+         (f"blocks.{layer}.hook_mlp_out", written_more)]  # fmt: skip
 
 
 # %%
+update = torch.zeros_like(W_out.detach(), requires_grad=True)
 optimizer = torch.optim.Adam([update], lr=5e-4)
-with model.hooks(fwd_hooks=hooks):
-    for _ in range(40):
+with model.hooks(fwd_hooks=tuned):
+    for _ in range(25):
         optimizer.zero_grad()
-        gained = mi.metrics.logit_diff(model(train.clean_tokens[:24]), reviews[:24]).mean()
+        gained = mi.metrics.logit_diff(model(train.clean_tokens[:24]), verdicts[:24]).mean()
         (-gained).backward()
         optimizer.step()
-        if (praise(held_out).mean() - before) > target:
+        if praise(held_out).mean() - before > target:
             break
-    fine = {"reviews": (praise(held_out).mean() - before).item(),
-            "feelings": feeling_praise() - feeling_before}  # fmt: skip
-    fine["cost"] = (neutral_loss() - loss_before).item()
+learnt = update.detach().clone()
+
 
 # %%
-steered = {"reviews": target, "feelings": transfer(vector), "cost": costs[row, column].item()}
-rivals = {"steering": steered, "prompt": asked, "logit bias": bias,
-          "feature as logit bias": feature_bias, "fine-tuning": fine}  # fmt: skip
+
+
+def scaled_effect(times):
+    """The effect of the learnt update, scaled."""
+    update.data = times * learnt  # what the hooks add
+    return praise(held_out).mean() - before
+
+
+with model.hooks(fwd_hooks=tuned):
+    scaled_effect(raise_until(scaled_effect, target, highest=1.0))
+    by_tuning = outcome()
+
+# %%
+rivals = {"vector": by_vector, "SAE feature": by_unit, **by_bias, "fine-tuning": by_tuning,
+          f"prompt: {opener}": by_prompt}  # fmt: skip
 mi.figures.table([{"way": name} | row for name, row in rivals.items()],
-                 title="Steering and its rivals", subtitle=mi.model_id(model))  # fmt: skip
+                 title="Rivals at equal effect", subtitle=mi.model_id(model))  # fmt: skip
 
 
 # %%
@@ -724,66 +834,83 @@ def carried_over(name):
     return rivals[name]["feelings"] / rivals[name]["reviews"]
 
 
-claim("rivals.bias_stays_on_its_list", carried_over("logit bias"), control=carried_over("steering"))
-claim(
-    "rivals.feature_bias_carries_over",
-    carried_over("feature as logit bias"),
-    control=carried_over("logit bias"),
-)
-claim("rivals.fine_tuning_costs_less", fine["cost"], control=steered["cost"])
+claim("rivals.bias_stays_on_its_list", carried_over("logit bias"), control=carried_over("vector"))
+claim("rivals.feature_bias_carries_over", carried_over("SAE logit bias"),
+      control=carried_over("logit bias"))  # fmt: skip
+claim("rivals.feature_bias_costs_less", by_bias["SAE logit bias"]["cost"], control=by_unit["cost"])
+claim("rivals.prompt_costs_most", by_prompt["cost"], control=by_vector["cost"])
+claim("rivals.fine_tuning_costs_less", by_tuning["cost"], control=by_vector["cost"])
 
 # %% [markdown]
-# A bias knows only the words on its list; the others carry over to words they were not made for,
-# the feature's own list too, for it was learned and not written. Look at the costs: what acts on
-# the logits alone disturbs other text little. And fine-tuning is no straw man: at about the same
-# effect it costs *less* than the vector, for it changes what one matrix does with reviews, and the
-# vector is added to everything.
+# Read the table by its last two columns. The list of words does nothing to feelings: a bias knows
+# only its list. All others carry over to words they were not made for, also the unit's direct
+# logits, which hold words of feeling that nobody put there; and as no layer reads what is added at
+# the end, they disturb far less than the unit itself. The prompt disturbs most: text about other
+# things is less expected behind a review. And fine-tuning is no straw man: it disturbs *less* than
+# the vector, for it changes what one matrix does with reviews, and the vector is added to all.
 #
-# ## 7. The example that began it
+# ## 7. The published form
 #
-# The first vectors came from a single pair of words, "Love" and "Hate", added at the first
-# positions of the stream before layer 6 of GPT-2 XL's 48, five times as strong as they came
-# [@turner2023actadd]. It was judged by reading samples, and nobody has published a number for GPT-2
-# small; so there is no claim here. At the same depth of the model at hand, read for yourself:
+# Activation addition was published for GPT-2 XL [@turner2023actadd]: one pair of prompts,
+# subtracted *position by position*, added to the first positions of another prompt, before an early
+# layer. One of its examples is "Love" minus "Hate", five times, before layer 6 of 48, with the
+# prompt "I hate you because". It is judged by reading samples: the publication gives a direction
+# and no number, and none at all for GPT-2 small. There we take the same pair at the same depth, as
+# a share of the layers; other models may not know such words, and get a pair as in section 1.
 
 # %%
-depth = round(model.cfg.n_layers * 6 / 48)
-love = steering.activation_addition(model, "Love", "Hate", depth)
-opening = model.to_tokens("I hate you because")
-for times in (0.0, 5.0):
-    print(f"{times:g} x {model.tokenizer.decode(written(love, times, opening, 25))}")
+published = ("Love", "Hate", 5.0, "I hate you because")
+ours = ("I loved it.", "I hated it.", 2.0, "We tried the film last week. In short, it was")
+plus, minus, times, text = published if mi.model_id(model) == "gpt2" else ours
+front = steering.activation_addition(model, plus, minus, max(1, round(model.cfg.n_layers / 8)))
+tokens = model.to_tokens(text)
+print(f"{len(front.vector)} positions from the second on, before layer {front.layer}")
+mi.figures.table([
+    {"strength": step, "it writes": model.tokenizer.decode(written(front, step, tokens, 15))}
+    for step in (-times, 0.0, times)
+], title=f"“{plus}” minus “{minus}”, before: {text}", subtitle=mi.model_id(model))  # fmt: skip
+
+
+# %%
+def front_effect(vector):
+    """By how much an activation addition moves " good" against " bad"."""
+    with torch.no_grad():
+        start = mi.metrics.logit_diff(model(tokens), words)
+        with steering.add(model, vector, times):
+            return (mi.metrics.logit_diff(model(tokens), words) - start).item()
+
+
+by_random = [abs(front_effect(steering.random_like(front, model, seed))) for seed in range(10)]
+claim("published.activation_addition", front_effect(front), control=sum(by_random) / 10)
 
 # %% [markdown]
-# `pocket` knows neither these words nor such sentences, so expect nothing of it; the table in
-# section 2 is what steering looks like in its world.
-#
 # ## 8. Play with it
 #
 # Choose a layer, a strength and a prompt. The bars are the most probable next words, with and
-# without; the title is what the model writes under steering.
+# without steering; above them is what the model goes on to write.
 
 
 # %%
 def play(text, layer, strength):
-    """Next-word probabilities with and without steering."""
+    """Next-word probabilities and a continuation, with and without steering."""
     tokens = model.to_tokens(text)
     with torch.no_grad():
         plain = model(tokens)[0, -1].softmax(-1)
         with steering.add(model, vectors[layer], strength):
             steered = model(tokens)[0, -1].softmax(-1)
     shown = (plain + steered).topk(10).indices.tolist()
-    wrote = model.tokenizer.decode(written(vectors[layer], strength, tokens, 15))
+    wrote = [model.tokenizer.decode(written(vectors[layer], s, tokens, 15)) for s in (strength, 0)]
     return mi.figures.bars(
         {"as it is": plain[shown], "steered": steered[shown]},
         [model.tokenizer.decode([token]) for token in shown],
-        title=f"{text} →{wrote}", ylabel="probability", subtitle=mi.model_id(model),
+        title=f"Steered: …{wrote[0]}", ylabel="probability", subtitle=f"As it is: …{wrote[1]}",
     )  # fmt: skip
 
 
 # %%
 mi.figures.explore(
     play, text="We tried the film last week. In short, it was", layer=layers,
-    strength=[s for s in strengths if s], start={"layer": layer, "strength": strength},
+    strength=strengths, start={"layer": layer, "strength": strength},
 )  # fmt: skip
 
 # %% [markdown]
@@ -793,10 +920,10 @@ mi.figures.explore(
 #   shuffled ones of the same length do far less.
 # - Layer and strength must be swept, and judged by effect *and* cost: there is a cliff.
 # - Compare vectors at equal cost, never at equal strength.
-# - It carries over to words and sentences it was not made from; a logit bias does not. But a few
-#   steps of fine-tuning do as much at less cost, and so does a feature's list of logits.
-# - An SAE feature that fires for a concept need not move it. Search by effect; and then the plain
-#   difference of means still does more at the same cost.
+# - A feature of a dictionary steers too, if it is chosen by its effect: that a unit fires on praise
+#   is not enough. At the same average cost it can break what the vector leaves alone.
+# - A vector carries over to words and sentences it was not made from; a logit bias on a list of
+#   words does not. But a few steps of fine-tuning do as much at less cost.
 #
 # **What we have not shown.** That the vector *is* the model's concept: it is one handle that moves
 # the behaviour. [Notebook 13](13_behaviour_directions.ipynb) asks what such a direction carries.
