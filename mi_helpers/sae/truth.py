@@ -162,11 +162,19 @@ def best_units(
     `acts` are those of the real tokens, `[token, unit]`. Only the `candidates` units that correlate
     most with a label are scored in full. Rows: label, unit, precision, recall, f1, auroc (all on
     held-out texts), and the share of tokens that carry the label ("base").
+
+    Raises ValueError for acts of other tokens, or when no label is in both parts.
     """
+    if acts.ndim != 2 or len(acts) != int(labelled.real.sum()):
+        raise ValueError(
+            f"acts are {list(acts.shape)}; there are {int(labelled.real.sum())} tokens"
+        )
     text = labelled.real.nonzero()[:, 0].to(acts.device)
     first = text < len(labelled.real) * (1 - held_out)
     labels = {name: labelled.flat(name).to(acts.device) for name in labelled.labels}
     labels = {n: y for n, y in labels.items() if min(y[first].sum(), y[~first].sum()) > 0}
+    if not labels:
+        raise ValueError("no label is in both parts of the texts: draw more, in mixed order")
     near = _correlations(acts[first], torch.stack([y[first] for y in labels.values()], -1))
     near = near.topk(min(candidates, acts.shape[1]), dim=0).indices
     rows = []
