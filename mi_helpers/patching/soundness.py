@@ -60,9 +60,13 @@ def assert_full_patch(setup: Setup, values: Values, memory: int) -> dict[str, Te
 
 
 def checked_gap(base: Float[Tensor, "batch"], target: Float[Tensor, "batch"]) -> Tensor:
-    """Mean of target - base; ValueError when it is zero, because recovery divides by it."""
+    """Mean of target - base; ValueError when it is zero, because recovery divides by it.
+
+    Zero is what rounding could make of it: a millionth of the metric's own size, which for a
+    probability may be small.
+    """
     gap = (target - base).mean()
-    if float(gap.abs()) <= 1e-6 * max(1.0, float(base.abs().max())):
+    if float(gap.abs()) <= 1e-6 * max(float(base.abs().max()), float(target.abs().max())):
         raise ValueError(
             f"the metric is the same on both runs ({float(base.mean()):.4g} on average), so "
             "recovery is undefined: choose a pair or a metric that tells them apart"
