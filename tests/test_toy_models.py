@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from mi_helpers import figures
 from mi_helpers import toy_models as T
 
 
@@ -111,3 +112,26 @@ def test_absolute_value_is_learned_when_there_are_neurons_enough() -> None:
 def test_impossible_worlds_are_refused(arguments: dict, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         T.train_bottleneck(**{"d_hidden": 2, "steps": 1, "progress": False, **arguments})
+
+
+def test_arrows_end_where_the_directions_do_and_keep_their_colour() -> None:
+    W = torch.stack([polygon(3), 0.5 * polygon(3)])
+    fig = figures.vectors(W, title="two", facets=["long", "short"], labels=["a", "b", "c"])
+    arrows = [trace for trace in fig.data if trace.mode == "lines+markers"]
+    ends = torch.tensor([[trace.x[1], trace.y[1]] for trace in arrows])
+    torch.testing.assert_close(ends, W.flatten(0, 1))
+    assert [trace.line.color for trace in arrows[:3]] == [t.line.color for t in arrows[3:]]
+    assert [trace.name for trace in arrows if trace.showlegend] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        (dict(directions=torch.ones(3, 3)), r"3, 3\]"),
+        (dict(directions=torch.full((3, 2), math.nan)), "NaN|nan|finite"),
+        (dict(directions=torch.ones(3, 2), labels=["a"]), "3 labels"),
+    ],
+)
+def test_arrows_that_cannot_be_drawn_are_refused(bad: dict, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        figures.vectors(**bad, title="bad")

@@ -29,7 +29,7 @@ def vectors(
     titles = [plain(str(facet)) for facet in facets] if facets is not None else None
     if len(names) != array.shape[1] or (titles is not None and len(titles) != len(array)):
         raise ValueError(f"{array.shape[1]} labels and {len(array)} facets are needed")
-    across = min(len(array), 5)
+    across = min(len(array), 4)
     down = -(-len(array) // across)
     fig = make_subplots(down, across, subplot_titles=titles, horizontal_spacing=0.02)
     fig.update_annotations(font_size=13)

@@ -511,7 +511,7 @@ acts = {name: found[hook][labelled.real].cpu() for name, hook in sites.items()}
 
 # %%
 x = mi.toy_models.draw_features(torch.full((1, 5), 0.1), 4000, seeded(13))[0]
-spaces = acts | {"a toy's bottleneck": x @ toys.W[-1], "a toy's features": x}
+spaces = acts | {"toy bottleneck": x @ toys.W[-1], "toy features": x}
 kurtosis = {
     "as it is": [spikiness(a) for a in spaces.values()],
     "rotated": [spikiness(rotated(a)) for a in spaces.values()],
@@ -529,8 +529,8 @@ claim("basis.stream", gap[1], control=gap[0])
 # %% [markdown]
 # Rotating makes a difference for neurons, and next to none for the stream. (Next to none:
 # LayerNorm and Adam, which treat coordinates one by one, break the symmetry a little.) The toy
-# agrees: its features are their own coordinates and lose their spikes when turned; its bottleneck
-# does not care.
+# agrees: its features are their own coordinates and lose most of their spikes when turned; its
+# bottleneck does not care.
 
 # %% [markdown]
 # ## 8. Neurons with one meaning, neurons with several
@@ -681,7 +681,7 @@ def directions(x, y):
         "LDA": torch.tensor(lda.coef_[0], dtype=x.dtype),
         "logistic": torch.tensor(logistic.coef_[0], dtype=x.dtype),
     }
-    return {name: d / d.norm() for name, d in found.items()}
+    return {name: d / d.norm().clamp_min(1e-9) for name, d in found.items()}
 
 
 # %%
