@@ -26,7 +26,7 @@ opened = sae.load(files("mi_data") / "sae" / "resid_post_3")
 
 The files are in SAELens's layout: `SAE.load_from_disk` opens them too. `python -m
 mi_data.sae.train` makes what is missing, this table included; delete a folder to train it anew.
-All is measured on held-out text, the first position left alone.
+All is measured on held-out text, BOS left alone.
 
 """
 COLUMNS = {
@@ -79,7 +79,7 @@ def card(name: str, trained: sae.Sae) -> str:
         "loss recovered (mean, zero)": f"{recovered(m, 'mean')}, {recovered(m, 'zero')}",
     }
     text = "\n".join(f"| {name} | {value} |" for name, value in lines.items())
-    note = "Measured on held-out text; the first position is left alone."
+    note = "Measured on held-out text; BOS is left alone."
     return f"# {name}\n\n| | |\n|---|---|\n{text}\n\n{note}\n"
 
 

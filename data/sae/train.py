@@ -67,10 +67,15 @@ def make(plan: Plan, stream: sae.Activations, held_out: Tensor, out: Path, work:
     if run.recipe != plan.recipe:
         raise ValueError(f"{checkpoint} was begun with another recipe: delete it to begin anew")
     trained = sae.train(run, save_to=checkpoint).sae()
-    measured = measure(stream.model, trained, held_out)
-    trained = replace(trained, notes={**trained.notes, "measured": measured})
-    text = card(plan.name, trained)
-    folder = sae.save(trained, out / plan.name)
+    return judge(plan.name, trained, stream.model, held_out, out)
+
+
+def judge(name: str, trained: sae.Sae, model: Any, held_out: Tensor, out: Path) -> str:
+    """Measure an SAE and write it with its card, which is returned."""
+    notes = {**trained.notes, "measured": measure(model, trained, held_out)}
+    trained = replace(trained, notes=notes)
+    text = card(name, trained)
+    folder = sae.save(trained, out / name)
     (folder / "README.md").write_text(text, encoding="utf-8")
     return text
 
@@ -79,6 +84,7 @@ def main() -> None:
     """Train what is missing, or only what is named, and list all."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help="which to train; all by default")
+    parser.add_argument("--judge", action="store_true", help="measure again what is there")
     parser.add_argument("--out", type=Path, default=Path("data/sae"))
     parser.add_argument("--work", type=Path, default=Path("build/sae"))
     arguments = parser.parse_args()
@@ -89,11 +95,13 @@ def main() -> None:
     tokens, held_out = token_rows(model, ROWS, 777), token_rows(model, HELD_OUT, 778)
     stream: sae.Activations | None = None
     for name in arguments.names or known:
-        if (arguments.out / name / "README.md").is_file():
-            print(f"{name} is there")
-            continue
         plan = known[name]
         wanted = untrained(model) if plan.untrained else model
+        if (arguments.out / name / "README.md").is_file():
+            opened = sae.load(arguments.out / name)
+            again = judge(name, opened, wanted, held_out, arguments.out) if arguments.judge else ""
+            print(again or f"{name} is there")
+            continue
         if stream is None or (stream.hook, stream.model_id) != (plan.hook, model_id(wanted)):
             stream = None  # before the next is read: never two in memory
             stream = sae.Activations(wanted, plan.hook, tokens, buffer=tokens.numel())

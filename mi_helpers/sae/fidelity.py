@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mi_helpers.metrics import loss
@@ -90,24 +90,34 @@ def require_same(model: Any, sae: Sae) -> str:
 
 
 @contextmanager
-def splice(model: Any, sae: Sae, *, keep_error: bool = False, keep_first: bool = True) -> Iterator:
+def splice(
+    model: Any, sae: Sae, *, keep_error: bool = False,
+    spare: Bool[Tensor, "row pos"] | None = None,
+) -> Iterator[None]:  # fmt: skip
     """Run the model on the SAE's reconstruction instead of the activation, inside the block.
 
     `keep_error` adds back what the reconstruction leaves out, so that nothing changes until a unit
-    is changed. `keep_first` leaves the first position (BOS) alone, which no SAE here is trained on.
-    Raises ValueError when the SAE does not fit the model.
+    is changed. `spare` marks the tokens that are left alone, by default the first position: no SAE
+    here is trained on BOS, whose activation is far longer than all others. Where BOS also stands
+    between documents, mark it. Raises ValueError when the SAE does not fit the model.
     """
     hook_name = require_same(model, sae)
 
     def replace_by_reconstruction(act: Tensor, hook: Any) -> Tensor:
         x = act.flatten(2)
         new = x if keep_error else sae(x)
-        if keep_first:
-            new = torch.cat([x[:, :1], new[:, 1:]], dim=1)
-        return new.view_as(act)
+        return torch.where(_spared(x, spare)[..., None], x, new).view_as(act)
 
     with model.hooks(fwd_hooks=[(hook_name, replace_by_reconstruction)]):
         yield
+
+
+def _spared(x: Float[Tensor, "row pos d_in"], spare: Tensor | None) -> Bool[Tensor, "row pos"]:
+    if spare is None:
+        return (torch.arange(x.shape[1], device=x.device) == 0).expand(x.shape[:2])
+    if spare.shape != x.shape[:2]:
+        raise ValueError(f"spare is {list(spare.shape)}, the tokens are {list(x.shape[:2])}")
+    return spare.to(x.device)
 
 
 @dataclass(frozen=True)
@@ -135,21 +145,26 @@ class SpliceLosses:
 def splice_losses(model: Any, sae: Sae, tokens: Int[Tensor, "row pos"]) -> SpliceLosses:
     """Losses on `tokens` (BOS first) with the site as it is, reconstructed, zeroed, averaged.
 
-    The first position is left alone by all four; the mean is that of all other positions.
+    The first position and special tokens are left alone by all four; the mean is that of the rest.
     """
     hook = require_same(model, sae)
-    average = read_site(model, hook, tokens)[:, 1:].mean((0, 1))
+    spare = torch.isin(tokens, torch.tensor(model.tokenizer.all_special_ids, device=tokens.device))
+    spare[:, 0] = True
+    if spare.all():
+        raise ValueError("no token is left to reconstruct: all are special or the first of a row")
+    acts = read_site(model, hook, tokens)
+    average = acts[~spare.to(acts.device)].mean(0)
 
     def fill(value: Tensor | float) -> float:
         def act_is_value(act: Tensor, hook: Any) -> Tensor:
             new = act.flatten(2).clone()
-            new[:, 1:] = value
+            new[~spare.to(new.device)] = value
             return new.view_as(act)
 
         with model.hooks(fwd_hooks=[(hook, act_is_value)]):
             return float(loss(model(tokens), tokens).mean())
 
-    with splice(model, sae):
+    with splice(model, sae, spare=spare):
         spliced = float(loss(model(tokens), tokens).mean())
     clean = float(loss(model(tokens), tokens).mean())
     return SpliceLosses(clean, spliced, fill(0.0), fill(average))
