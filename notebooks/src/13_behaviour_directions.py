@@ -92,10 +92,12 @@ strangers = strangers.to(model.cfg.device)
 
 
 # %%
+middle, unseen = (good.mean(0) + bad.mean(0)) / 2, sides(held_out)
+
+
 def told_apart(direction):
     """Share of held-out reviews on the right side of the training means' middle."""
-    middle = (good.mean(0) + bad.mean(0)) / 2
-    new_good, new_bad = (((acts - middle) @ direction) for acts in sides(held_out))
+    new_good, new_bad = (((acts - middle) @ direction) for acts in unseen)
     return torch.cat([new_good > 0, new_bad < 0]).float().mean()
 
 
@@ -200,11 +202,14 @@ places = {"words of opinion": opinion, "full stops": after & (tokens == stop),
 
 
 # %%
+names = [f"blocks.{i}.hook_resid_post" for i in range(model.cfg.n_layers)]
+streams = model.run_with_cache(held_out.corrupt_tokens, names_filter=names)[1]
+
+
 def moved_by(layer, mask):
     """How far the verdict moves with the twin's stream put in under a mask, [batch pos]."""
     name = f"blocks.{layer}.hook_resid_post"
-    stream = model.run_with_cache(held_out.corrupt_tokens, names_filter=name)[1][name]
-    put = (name, lambda acts, hook: torch.where(mask[..., None], stream, acts))
+    put = (name, lambda acts, hook: torch.where(mask[..., None], streams[name], acts))
     with model.hooks(fwd_hooks=[put]):
         return (full - verdict()) / (full - flipped)
 
@@ -223,9 +228,9 @@ claim("sentiment.at_the_end", by_place[layer, 3], control=by_place[0, 3])
 claim("sentiment.no_summary", by_place[:, 1].max(), control=by_place[:, 0].max())
 
 # %% [markdown]
-# On `pocket` the answer is plain: the last token fetches the opinion from the words themselves, in
-# one step, and full stops keep nothing. A summary that others found in larger models is not a law;
-# look before you assume one.
+# On `pocket` full stops keep nothing. In the first layers the opinion stands on its own words, and
+# part of it on other tokens that follow them; half-way, the last token fetches it in one step. A
+# summary that others found in larger models is not a law; look before you assume one.
 
 # %% [markdown]
 # ## 2. Refusal
@@ -457,6 +462,45 @@ mi.figures.heatmap(
     y=[names[i] for i in kept], limit=1, text=".2f", colorbar="cosine",
     subtitle=mi.model_id(model),
 )  # fmt: skip
+
+# %% [markdown]
+# And two *behaviours*: do the directions of sentiment and of refusal share anything? The cosine
+# says. The control is the same behaviour twice: refusal, found on either half of the requests.
+
+# %%
+halves = []
+for sets in (asked[::2], asked[1::2]):
+    halves.append(steering.class_means(*(acts[row] for acts in contrast(sets, position))))
+
+
+def cosine(one, other):
+    """Cosine of the angle between two directions."""
+    return torch.cosine_similarity(one, other, dim=0)
+
+
+claim("directions.cosine", cosine(sentiment, refusal).abs(), control=cosine(*halves))
+
+# %% [markdown]
+# Now take two away: first their **sum** (each made of length one), which is one direction, and then
+# the plane that both span.
+
+# %%
+both = torch.stack([sentiment / sentiment.norm(), refusal / refusal.norm()])
+removals = {"sentiment": sentiment, "refusal": refusal, "their sum": both.sum(0), "both": both}
+left = {
+    name: {"verdict": share_left(gone).item(), "declined": declined(gone).item()}
+    for name, gone in removals.items()
+}
+mi.figures.table([{"removed": name} | row for name, row in left.items()],
+                 title="What is left of two behaviours", subtitle=mi.model_id(model))  # fmt: skip
+
+# %%
+claim("directions.span", max(left["both"].values()), control=max(left["their sum"].values()))
+
+# %% [markdown]
+# Each direction takes away its own behaviour and leaves the other's. Their sum leaves the
+# difference of the two in place, and part of both behaviours with it. Remove the plane, not the
+# sum.
 
 # %% [markdown]
 # Where cosines are small, there are several handles on one behaviour. To remove a *span*,
