@@ -809,8 +809,6 @@ learnt = update.detach().clone()
 
 
 # %%
-
-
 def scaled_effect(times):
     """The effect of the learnt update, scaled."""
     update.data = times * learnt  # what the hooks add
