@@ -214,6 +214,7 @@ def moved_by(layer, mask):
         return (full - verdict()) / (full - flipped)
 
 
+# %%
 by_place = torch.tensor(
     [[moved_by(i, mask) for mask in places.values()] for i in range(model.cfg.n_layers)]
 )
@@ -565,7 +566,7 @@ for _ in range(3):
     removed.append(steering.class_means(*(acts[row] for acts in left_over)))
 mi.figures.lines(
     {"declined": [left for left, _ in by_rank], "read by a fresh probe": [r for _, r in by_rank]},
-    title="Directions removed, one after the other", x=list(range(4)), xlabel="directions removed",
+    title="Directions removed, one after the other", x=["none", "one", "two", "three"], xlabel="directions removed",
     ylabel="share of held-out requests", subtitle=mi.model_id(model),
 )  # fmt: skip
 
