@@ -146,7 +146,7 @@ untrained_sae = mi.sae.start(stream, mi.sae.Recipe("topk", d_sae=recipe.d_sae, k
 quality = {"SAE": mi.sae.fidelity(sae, fresh), "untrained": mi.sae.fidelity(untrained_sae, fresh)}
 mi.figures.bars(
     [quality["SAE"].explained_variance, pca.item(), quality["untrained"].explained_variance],
-    ["SAE", "20 principal components", "untrained SAE"], ylabel="explained variance (held out)",
+    ["SAE", "20 components", "untrained SAE"], ylabel="explained variance (held out)",
     title="About twenty numbers a token", subtitle=mi.model_id(model),
 )  # fmt: skip
 
