@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A steered forward pass beside a plain one at GPT-2 small's size: one line of JSON.
+"""A steered forward pass beside a plain one at GPT-2 small's size; writes benchmarks/README.md.
 
     python benchmarks/bench_steering.py            exit status 1 if steering costs over a tenth
 
@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 import torch
 from checkpoints import save_tiny
+from record import record
 from transformers import GPT2Config, GPT2LMHeadModel
 
 import mi_helpers as mi
@@ -71,7 +72,10 @@ def report() -> dict[str, float]:
     return {f"{name}_s": round(value, 4) for name, value in best.items()} | ratios
 
 
+NOTE = "One thread, 8 prompts of 32 tokens; fastest of each in processor time."
+
 if __name__ == "__main__":
     results = report()
     print(json.dumps(results))
+    record("steering", [results], NOTE)
     sys.exit(0 if results["added_ratio"] <= LIMIT else 1)
