@@ -185,7 +185,7 @@ check.explained_variance(explained_variance)
 
 # %%
 choices = {
-    "relu": [{"l1": value} for value in (1.0, 3.0, 6.0)],
+    "relu": [{"l1": value} for value in (3.0, 6.0)],
     "topk": [{"k": value} for value in (8, 32)],
     "batchtopk": [{"k": value} for value in (8, 32)],
     "jumprelu": [{"l0": value} for value in (0.5, 2.0)],
@@ -593,7 +593,7 @@ mi.figures.table(
 
 # %%
 nobody = mi.untrained(model)
-empty_stream = mi.sae.Activations(nobody, site, tokens, buffer=1 << 16)
+empty_stream = mi.sae.Activations(nobody, site, tokens[:80], buffer=1 << 16)
 short = mi.sae.Recipe("batchtopk", d_sae=recipe.d_sae, k=20, steps=150, batch=1024, lr=3e-3)
 empty = mi.sae.train(mi.sae.start(empty_stream, short), progress=False).sae()
 x0 = nobody.run_with_cache(labelled.tokens, names_filter=site)[1][site][labelled.real]
