@@ -1,14 +1,13 @@
 # ---
 # title: Reading features
 # minutes: 80
-# measured: 45 s and 1.2 GiB on pocket
 # ---
 
 # %% [markdown]
 # **The question.** A dictionary has a thousand units. What does one of them mean, how sure can we
 # be, what does it *do*, and what does the dictionary get wrong?
 #
-# **You need** sparse autoencoders ([notebook 09](09_superposition.ipynb) says why they are needed)
+# **You need** sparse autoencoders ([notebook 10](10_sparse_autoencoders.ipynb))
 # and patching ([notebook 05](05_activation_patching.ipynb)).
 #
 # **You will be able to**
@@ -109,8 +108,8 @@ mi.figures.explore(dashboard, unit=first, start={"unit": unit})
 
 # %% [markdown] tags=["task"] minutes=10 difficulty=2
 # ### Exercise 1: examples from the whole range
-# Return the indices of the examples at the given quantiles of a unit's *positive* activations: 1.0
-# is the strongest, 0.0 the weakest that is above zero. Take the example whose rank is nearest.
+# Return the indices of the examples at the given quantiles of a unit's *positive* activations: one
+# is the strongest, zero the weakest that is above zero. Take the example whose rank is nearest.
 
 # %% [markdown] tags=["hint"]
 # Keep the indices with a positive activation, sort them from weak to strong. The quantile $q$ of
@@ -257,8 +256,8 @@ claim("explanation.top_misleads", bands[-1], control=bands[:3].mean())
 
 # %% [markdown] tags=["task"] minutes=10 difficulty=2
 # ### Exercise 2: precision by band
-# Sort the tokens on which a unit fires from weak to strong, cut them into `bands` parts with equally
-# many tokens, and return in each the share for which the hypothesis holds.
+# Sort the tokens on which a unit fires from weak to strong, cut them into `bands` parts with
+# equally many tokens, and return in each the share for which the hypothesis holds.
 
 # %% [markdown] tags=["hint"]
 # `tensor_split` cuts a tensor into parts of (nearly) equal length. Zeros do not belong to any band.
@@ -663,9 +662,9 @@ claim("feature_limits.dark", 1 - fact["features"].share(range(sae.d_sae)),
 # %% [markdown]
 # ### A label that a probe reads, and no unit does
 #
-# A linear probe (ridge regression; [notebook 09](09_superposition.ipynb)) against the best unit, for
-# every label, both judged on texts that they have not seen. Points far above the line are known to
-# the model, in one direction, and to no unit.
+# A linear probe (ridge regression; [notebook 09](09_superposition.ipynb)) against the best unit,
+# for every label, both judged on texts that they have not seen. Points far above the line are known
+# to the model, in one direction, and to no unit.
 
 # %%
 first_half = real.nonzero()[:, 0] < len(real) // 2
@@ -823,14 +822,14 @@ claim("feature_limits.truth_tells", truth[0], control=truth[1])
 # ## Summary
 #
 # - A dashboard is a generator of hypotheses. Its top contexts are its most flattering part.
-# - An explanation is a predicate with a precision in every band and a recall. Several predicates fit
-#   the top; few fit the range.
+# - An explanation is a predicate with a precision in every band and a recall. Several predicates
+#   fit the top; few fit the range.
 # - Units act: attribution by one backward pass finds those that matter, ablation confirms it, and
 #   patching says what they carry. Every such number needs its random units beside it.
 # - Few features carry a behaviour, fewer than dimensions or neurons. Heads are fewer still, being
 #   larger.
-# - SAEs leave an error that is no noise, cut some concepts into many units, hide some inside others,
-#   chop lines into pieces, and look tidy on a model that knows nothing.
+# - SAEs leave an error that is no noise, cut some concepts into many units, hide some inside
+#   others, chop lines into pieces, and look tidy on a model that knows nothing.
 #
 # **What we have not shown.** That any unit *is* a feature of the model. Pocket's labels are ours;
 # the model may cut its world in other ways. And one SAE of one layer is one view of it.
