@@ -566,7 +566,8 @@ for _ in range(3):
     removed.append(steering.class_means(*(acts[row] for acts in left_over)))
 mi.figures.lines(
     {"declined": [left for left, _ in by_rank], "read by a fresh probe": [r for _, r in by_rank]},
-    title="Directions removed, one after the other", x=["none", "one", "two", "three"], xlabel="directions removed",
+    title="Directions removed, one after the other", x=["none", "one", "two", "three"],
+    xlabel="directions removed",
     ylabel="share of held-out requests", subtitle=mi.model_id(model),
 )  # fmt: skip
 
