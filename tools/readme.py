@@ -80,6 +80,7 @@ def notebook_row(path: Path) -> str:
         raise ValueError(f"{path.name}: no {' and no '.join(missing)} in the first two cells")
     badge, minutes = parts["badge"][0], parts["minutes"][1]  # type: ignore[index]
     question = " ".join(parts["question"][1].split())  # type: ignore[index]
+    question = re.sub(r"\]\((\d\d_\w+\.ipynb)\)", r"](notebooks/\1)", question)
     link = f"[{parts['title'][1]}](notebooks/{path.name})"  # type: ignore[index]
     return f"| {link} | {question} | {minutes} | {badge} |".replace("\n", " ")
 
