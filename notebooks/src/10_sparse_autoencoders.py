@@ -248,7 +248,7 @@ def dictionary(name, recipe, hook=site):
     return mi.sae.train(mi.sae.start(acts, recipe), progress=False).sae()
 
 
-quick, name = sae, f"resid_post_{middle}"
+quick, name = run.sae(), f"resid_post_{middle}"
 sae = dictionary(name, recipe)
 print(f"quick: {quality['SAE'].explained_variance:.3f} of the variance, "
       f"good: {mi.sae.fidelity(sae, fresh).explained_variance:.3f}")  # fmt: skip
