@@ -644,7 +644,8 @@ claim("birth.suddenness", suddenness(two_layers), control=suddenness(one_layer))
 # Random tokens are a strange diet. What do heads with high scores do on ordinary text? Split the
 # tokens of the stories in two: those that occurred before in their row, so that there is something
 # to match, and those that did not. For the best induction head, compare the
-# attention on the first token.
+# attention on the first token. The last bar is for random tokens said twice, behind a BOS: there
+# the match is sure to come true.
 
 # %%
 matches = mi.heads.token_targets(texts, "induction")
@@ -654,21 +655,29 @@ on_text = mi.heads.attention_scores(
     model, texts, {"match": matches, "rest, match": first_token & has_match,
                    "rest, no match": first_token & ~has_match},
 )  # fmt: skip
+twice = mi.prompts.repeated_tokens(model, 10, length // 2, seed=2, low=1000, high=top_id)
+matched = mi.heads.token_targets(twice, "induction").any(-1, keepdim=True)
+first_of_twice = mi.heads.token_targets(twice, "first_token") & matched
+on_text["rest, repeat"] = mi.heads.attention_scores(model, twice, {"": first_of_twice})[""]
+
+# %%
 mi.figures.bars(
     [on_text[name][best] for name in on_text],
-    ["on matches", "first token, match", "first, no match"],
+    ["on matches", "first token, match", "first, no match", "first, repeats"],
     title=f"Where {mi.heads.head_name(best)} looks in ordinary text", ylabel="attention",
     subtitle=mi.model_id(model),
 )  # fmt: skip
 
 # %%
-claim("ordinary.rests", on_text["rest, no match"][best], control=on_text["rest, match"][best])
+claim("ordinary.rests", on_text["rest, no match"][best], control=on_text["rest, repeat"][best])
 
 # %% [markdown]
 # A softmax must put its attention somewhere. With nothing to match, the head parks it on the first
-# token, whose value carries little. So most of the time an induction head does nothing, and this is
-# right: a head that always spoke would be wrong most of the time. A score measured on random tokens
-# says what a head *can* do, not what it mostly does.
+# token, whose value carries little. In text it mostly does so even where a token occurred before:
+# one earlier occurrence of a common word promises nothing. Only a real repeat calls it away. So
+# most of the time an induction head does nothing, and this is right: a head that always spoke would
+# be wrong most of the time. A score measured on random tokens says what a head *can* do, not what
+# it mostly does.
 
 # %%
 row = texts[:1]

@@ -456,7 +456,7 @@ print("largest difference of the two:", (lost - heads).abs().max().item())
 # names and both orders of them. (A larger model gets fewer of them, to keep the time in bounds.)
 
 # %%
-n_prompts = 16 if n_layers < 12 else 8
+n_prompts = 32 if n_layers < 12 else 6
 strangers = mi.prompts.ioi(model, n_prompts, seed=3, corruption="random", same_wording=True)
 print(f"clean:    {strangers.clean[0]} …\ncorrupt:  {strangers.corrupt[0]} …")
 ask = LogitDiff(strangers.answer_tokens)
@@ -667,7 +667,7 @@ drawn = mi.prompts.facts(model, 120, seed=1)
 sure = mi.metrics.log_prob(model(drawn.clean_tokens), drawn.answer_tokens[:, 0])
 room = drawn.positions["end"] - drawn.positions["subject"] >= 2
 facts = drawn.select(
-    sure.masked_fill(~room, -torch.inf).topk(24 if n_layers < 12 else 12).indices.tolist()
+    sure.masked_fill(~room, -torch.inf).topk(24 if n_layers < 12 else 8).indices.tolist()
 )
 ask_fact = LogitDiff(facts.answer_tokens)
 subject = facts.clean_tokens != facts.corrupt_tokens
@@ -771,7 +771,7 @@ check.corrupt_subject(corrupt_subject)
 # recovery depends on it, and keep in mind that no level is the right one.
 
 # %%
-levels = [0.5, 1, 2, 3, 5, 10]
+levels = [0.5, 1, 2, 3, 5, 10] if n_layers < 12 else [0.5, 1, 3, 10]
 noisy = [restore("mlp_out", Noised(facts.clean_tokens, subject, x * spread)) for x in levels]
 share_lost = torch.stack([1 - run.base.mean() / run.target.mean() for run in noisy])
 at_subject = torch.stack([by_role(run)[0].max() for run in noisy])
@@ -878,7 +878,8 @@ def states(tokens, change=None):
     return run[layer][:, strangers.positions["S2"][0]]
 
 
-ordinary = mi.prompts.ioi(model, 96, seed=3, same_wording=True).clean_tokens[n_prompts:]
+many = mi.prompts.ioi(model, n_prompts + 80, seed=3, same_wording=True)
+ordinary = many.clean_tokens[n_prompts:]  # the first ones are the clean prompts themselves
 crowd = states(ordinary)
 points = {"clean": states(strangers.clean_tokens),
           "other people": states(strangers.corrupt_tokens),

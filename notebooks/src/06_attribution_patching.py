@@ -290,11 +290,13 @@ mi.figures.table(
 # %% [markdown]
 # Compare the rows of `v` and `q`. A head's output is *linear* in its values, as in the toy. It is
 # not linear in its queries and keys: they pass through a softmax. Then compare the slopes of
-# `resid_pre` and `attn_out`: all that follows the stream is between it and the metric.
+# `resid_pre` and `attn_out`: all that follows the stream is between it and the metric. The claim
+# takes the first half of the layers, where most follows.
 
 # %%
 claim("estimate.values", scores["v"]["r"], control=scores["q"]["r"])
-claim("estimate.stream", scores["resid_pre"]["slope"], control=scores["attn_out"]["slope"])
+early = slope(*(effects["resid_pre"][: n_layers // 2] for effects in (true, estimated)))
+claim("estimate.stream", early, control=scores["attn_out"]["slope"])
 
 # %% [markdown]
 # For a first look at a large model, what matters is the top of the list and its signs. Controls:
