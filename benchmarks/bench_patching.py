@@ -10,8 +10,10 @@ swapped names do; "everywhere": from position 1 on, all that follows BOS. The li
 head x position sweep is that of a sample of its cells, scaled (each costs one whole forward pass).
 `ratio` is the library's wall time over ours, checks and base runs included; `cpu_ratio` the same of
 processor time, which a busy machine disturbs less. `of_peak` is our rate of floating-point
-operations in matrix products over the best that a large product reaches in the same run. The exit
-status is 1 where a sweep is off the library's by more than 1e-5 (of its largest value, above 1).
+operations in matrix products over the best that a large product reaches in the same run.
+`operations` is how many times as many of them the library's full passes do (by count, for GPT-2's
+architecture): the ratio to expect where both are equally efficient. The exit status is 1 where a
+sweep is off the library's by more than 1e-5 (of its largest value, above 1).
 """
 
 from __future__ import annotations
@@ -95,6 +97,14 @@ def counting() -> Iterator[dict[str, float]]:
         FixedLinear.__call__, FusedGPT2.attend = linear, attend  # type: ignore
 
 
+def full_pass(model: Any) -> float:
+    """Floating-point operations of the matrix products of one forward pass of all prompts."""
+    cfg = model.cfg
+    weights = cfg.n_layers * (4 * cfg.d_model**2 + 2 * cfg.d_model * cfg.d_mlp)
+    attention = cfg.n_layers * 2 * N_POS * cfg.d_model
+    return 2.0 * BATCH * N_POS * (weights + attention + cfg.d_model * cfg.d_vocab)
+
+
 def matmul_peak() -> float:
     """The best rate of a large matrix product here, in floating-point operations a second."""
     rate = 0.0
@@ -166,6 +176,7 @@ def measure(model: Any, sweep: str, first: int, peak: float) -> dict[str, Any]:
         "ratio": round(wall * scale / our_wall, 1),
         "cpu_ratio": round(cpu * scale / min(before[2], after[2]), 1),
         "of_peak": round(count["flop"] / our_wall / peak, 2),
+        "operations": round(n_cells * full_pass(model) / count["flop"], 1),
         "max_difference": float((mine - values).abs().max()),
         "exact": bool((mine - values).abs().max() <= 1e-5 * max(1.0, float(values.abs().max()))),
         "spread": float(values.std()),
@@ -201,6 +212,7 @@ def rows(results: dict[str, Any]) -> list[dict[str, Any]]:
             "library, s": found["library_s"],
             "ratio": found["ratio"],
             "of peak": found["of_peak"],
+            "operations": found["operations"],
             "max difference": f"{found['max_difference']:.1e}",
         }
         for name, sweeps in results["models"].items()

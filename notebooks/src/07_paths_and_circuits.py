@@ -313,8 +313,9 @@ def lost_into(readers, senders):
 
 
 last = (n_layers - 1, n_heads - 1)
-by_hand = 1 - path_to_query((0, 0), last).mean().item() / full.item()
-assert abs(by_hand - lost_into([f"{mi.heads.head_name(last)}.q"], ["L0H0"])["L0H0"]) < 1e-4
+by_hand = (full - path_to_query((0, 0), last).mean()).item()
+fast = lost_into([f"{mi.heads.head_name(last)}.q"], ["L0H0"])["L0H0"] * full.item()
+assert abs(by_hand - fast) < 1e-4
 
 # %% [markdown]
 # Now grow the circuit. Start at the logits, keep the wires that carry at least a twentieth of the
