@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Patching sweeps beside transformer_lens.patching: the same numbers, in how much less time.
+"""Patching sweeps beside transformer_lens.patching and nnsight: the same numbers, in less time.
 
     python benchmarks/bench_patching.py            both models, minutes; writes benchmarks/README.md
     python benchmarks/bench_patching.py pocket     only the embedded model; writes nothing
@@ -9,17 +9,20 @@ Eight prompts of 15 tokens. "from_s2": the two runs differ from position 10 on, 
 swapped names do; "everywhere": from position 1 on, all that follows BOS. The library's time for the
 head x position sweep is that of a sample of its cells, scaled (each costs one whole forward pass).
 `ratio` is the library's wall time over ours, checks and base runs included; `cpu_ratio` the same of
-processor time, which a busy machine disturbs less. `of_peak` is our rate of floating-point
+processor time, which a busy machine disturbs less. nnsight, in an environment of its own, patches a
+sample of the cells, on the weights as they are on disk. `of_peak` is our rate of floating-point
 operations in matrix products over the best that a large product reaches in the same run.
 `operations` is how many times as many of them the library's full passes do (by count, for GPT-2's
 architecture): the ratio to expect where both are equally efficient. The exit status is 1 where a
-sweep is off the library's by more than 1e-5 (of its largest value, above 1).
+sweep is off the library's by more than 1e-5 (of its largest value, above 1), or off nnsight's by
+more than 1e-4.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -34,7 +37,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 import pandas as pd
 import torch
 from checkpoints import save_tiny
+from peers import environment
 from record import record
+from safetensors.torch import save
 from transformer_lens import patching as library
 from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -43,7 +48,7 @@ from mi_helpers.patching import LogitDiff, OtherRun, patch_sweep
 from mi_helpers.patching.fused import FusedGPT2
 from mi_helpers.patching.linear import FixedLinear
 
-BATCH, N_POS, SAMPLE = 8, 15, 96
+BATCH, N_POS, SAMPLE, PEER_SAMPLE = 8, 15, 96, 36
 MODELS = ["pocket", "gpt2-shaped"]
 PAIRS = {"from_s2": 10, "everywhere": 1}
 SWEEPS = {
@@ -58,13 +63,12 @@ SETTERS = {
 }
 
 
-def gpt2_shaped() -> Any:
+def gpt2_shaped(folder: str) -> Any:
     """A random model of GPT-2 small's shape; only speed and exactness are measured on it."""
-    with tempfile.TemporaryDirectory() as folder:
-        save_tiny(Path(folder))
-        torch.manual_seed(0)
-        GPT2LMHeadModel(GPT2Config()).save_pretrained(folder)
-        return mi.load_model(folder, device="cpu")
+    save_tiny(Path(folder))
+    torch.manual_seed(0)
+    GPT2LMHeadModel(GPT2Config()).save_pretrained(folder)
+    return mi.load_model(folder, device="cpu")
 
 
 def clocked(run: Callable[[], Any]) -> tuple[Any, float, float]:
@@ -143,15 +147,40 @@ def by_library(
     return cells, values, n_cells
 
 
-def measure(model: Any, sweep: str, first: int, peak: float) -> dict[str, Any]:
-    """One sweep by both, in turn: ours, the library's, ours."""
+def by_nnsight(
+    python: Path, model: Any, job: dict[str, torch.Tensor], cells: list[tuple[int, ...]], sweep: str
+) -> tuple[torch.Tensor, float]:
+    """The mean metric of each cell, and the seconds that a cell takes."""
+    site, over, _, _ = SWEEPS[sweep]
+    places = [dict(zip(over, cell, strict=True)) for cell in cells]
+    axes = ("layer", "position", "head")
+    job = job | {
+        "cells": torch.tensor([[place.get(axis, -1) for axis in axes] for place in places]),
+        "per_head": torch.tensor(site == "z"),
+        "threads": torch.tensor(torch.get_num_threads()),
+    }
+    script = Path(__file__).with_name("nnsight_patching.py")
+    folder = mi.models.model_source(model).directory
+    done = subprocess.run([python, script, folder], input=save(job), stdout=-1, check=True)
+    found = json.loads(done.stdout)
+    return torch.tensor(found["values"]), found["seconds"] / len(cells)
+
+
+def two_runs(model: Any, first: int) -> dict[str, torch.Tensor]:
+    """Tokens of two runs that differ from position `first` on, and two answers to compare."""
     generator = torch.Generator().manual_seed(1)
-    size = (BATCH, N_POS)
-    base = torch.randint(0, model.cfg.d_vocab, size, generator=generator)
-    source = torch.randint(0, model.cfg.d_vocab, size, generator=generator)
+    size, d_vocab = (BATCH, N_POS), model.cfg.d_vocab
+    base = torch.randint(0, d_vocab, size, generator=generator)
+    source = torch.randint(0, d_vocab, size, generator=generator)
     source[:, :first] = base[:, :first]
-    answers = torch.randint(0, model.cfg.d_vocab - 1, (BATCH, 1), generator=generator)
-    metric = LogitDiff(torch.cat([answers, answers + 1], dim=1))
+    answers = torch.randint(0, d_vocab - 1, (BATCH, 1), generator=generator)
+    return {"base": base, "source": source, "answers": torch.cat([answers, answers + 1], dim=1)}
+
+
+def measure(model: Any, sweep: str, first: int, peak: float, nnsight: Path | None) -> dict:
+    """One sweep by all, in turn: ours, the library's, nnsight's, ours."""
+    job = two_runs(model, first)
+    base, source, metric = job["base"], job["source"], LogitDiff(job["answers"])
     site, over, _, _ = SWEEPS[sweep]
 
     def ours() -> Any:
@@ -163,22 +192,26 @@ def measure(model: Any, sweep: str, first: int, peak: float) -> dict[str, Any]:
     (cells, values, n_cells), wall, cpu = clocked(
         lambda: by_library(model, base, source, metric, sweep)
     )
+    scale, largest = n_cells / len(cells), max(1.0, float(values.abs().max()))
+    found: dict[str, Any] = {"cells": n_cells, "library_s": round(wall * scale, 1)}
+    if nnsight is not None:
+        some = torch.randperm(len(cells), generator=torch.Generator().manual_seed(0))[:PEER_SAMPLE]
+        theirs, each = by_nnsight(nnsight, model, job, [cells[i] for i in some.tolist()], sweep)
+        found |= {"nnsight_s": round(each * n_cells, 1)}
+        found |= {"nnsight_difference": float((theirs - values[some]).abs().max())}
     with counting() as count:
         after = clocked(ours)
     result, our_wall, our_cpu = min(before, after, key=lambda run: run[1])
-    mine = torch.stack([result.mean()[cell] for cell in cells])
-    scale = n_cells / len(cells)
-    return {
-        "cells": n_cells,
-        "library_cells_timed": len(cells),
+    apart = float((torch.stack([result.mean()[cell] for cell in cells]) - values).abs().max())
+    return found | {
         "ours_s": round(our_wall, 2),
-        "library_s": round(wall * scale, 1),
         "ratio": round(wall * scale / our_wall, 1),
         "cpu_ratio": round(cpu * scale / min(before[2], after[2]), 1),
+        "nnsight_ratio": round(found["nnsight_s"] / our_wall, 1) if nnsight else "-",
         "of_peak": round(count["flop"] / our_wall / peak, 2),
         "operations": round(n_cells * full_pass(model) / count["flop"], 1),
-        "max_difference": float((mine - values).abs().max()),
-        "exact": bool((mine - values).abs().max() <= 1e-5 * max(1.0, float(values.abs().max()))),
+        "max_difference": apart,
+        "exact": max(apart, found.get("nnsight_difference", 0.0) / 10) <= 1e-5 * largest,
         "spread": float(values.std()),
     }
 
@@ -187,14 +220,20 @@ def report(names: list[str]) -> dict[str, Any]:
     """Every sweep on every model."""
     threads = int(os.environ.get("MI_BENCH_THREADS", "1"))
     torch.set_num_threads(threads)
+    nnsight = environment("nnsight", "nnsight==0.8.1")
     results: dict[str, Any] = {"threads": threads, "batch": BATCH, "models": {}}
-    with open(os.devnull, "w") as null, redirect_stdout(null), redirect_stderr(null):
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        open(os.devnull, "w") as null,
+        redirect_stdout(null),
+        redirect_stderr(null),
+    ):
         peak = matmul_peak()
         results["peak_gflops"] = round(peak / 1e9)
         for name in names:
-            model = gpt2_shaped() if name == "gpt2-shaped" else mi.load_model(name)
+            model = gpt2_shaped(folder) if name == "gpt2-shaped" else mi.load_model(name)
             results["models"][name] = {
-                f"{sweep}, {pair}": measure(model, sweep, first, peak)
+                f"{sweep}, {pair}": measure(model, sweep, first, peak, nnsight)
                 for sweep in SWEEPS
                 for pair, first in PAIRS.items()
             }
@@ -211,6 +250,7 @@ def rows(results: dict[str, Any]) -> list[dict[str, Any]]:
             "ours, s": found["ours_s"],
             "library, s": found["library_s"],
             "ratio": found["ratio"],
+            "nnsight's": found["nnsight_ratio"],
             "of peak": found["of_peak"],
             "operations": found["operations"],
             "max difference": f"{found['max_difference']:.1e}",
