@@ -32,6 +32,7 @@ from mi_helpers.sae.reports import UnitReport, nearest_units, report
 from mi_helpers.sae.restoring import Restoration, restoration
 from mi_helpers.sae.run import Run, resume, start, train
 from mi_helpers.sae.truth import Labelled, best_units, detection, label_tokens, matched_cosine
+from mi_helpers.sae.vectors import Vectors
 
 __all__ = [
     "KINDS",
@@ -44,6 +45,7 @@ __all__ = [
     "Sae",
     "SpliceLosses",
     "UnitReport",
+    "Vectors",
     "attribute_to_units",
     "best_units",
     "contexts",

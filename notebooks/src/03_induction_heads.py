@@ -663,7 +663,7 @@ on_text["rest, repeat"] = mi.heads.attention_scores(model, twice, {"": first_of_
 # %%
 mi.figures.bars(
     [on_text[name][best] for name in on_text],
-    ["on matches", "first token, match", "first, no match", "first, repeats"],
+    ["the matches", "first token, match", "first token, no match", "first token, repeats"],
     title=f"Where {mi.heads.head_name(best)} looks in ordinary text", ylabel="attention",
     subtitle=mi.model_id(model),
 )  # fmt: skip
