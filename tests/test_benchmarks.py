@@ -41,3 +41,41 @@ def test_nothing_is_written_without_rows_or_marks(record, tmp_path):
     with pytest.raises(ValueError, match="must hold `<!-- c -->`"):
         record("c", [{"x": 1}], "", page)
     assert page.read_text() == PAGE
+
+
+@pytest.fixture
+def peers(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import peers
+
+    return peers
+
+
+def test_a_peer_that_cannot_be_installed_is_left_out(peers, tmp_path, capfd):
+    missing = str(tmp_path / "no-such-package")
+    assert peers.environment("peer", missing, folder=tmp_path) is None
+    assert "peer could not be installed" in capfd.readouterr().err
+    assert not (tmp_path / "peer" / "made-from.txt").exists()
+
+
+def test_an_environment_is_made_once_and_anew_for_other_requirements(peers, tmp_path, monkeypatch):
+    made = []
+
+    def create(home, **options):
+        made.append(home)
+        packages = peers.sysconfig.get_path(
+            "purelib", vars={"base": str(home), "platbase": str(home)}
+        )
+        Path(packages).mkdir(parents=True, exist_ok=True)
+
+    monkeypatch.setattr(peers.venv, "create", create)
+    monkeypatch.setattr(
+        peers.subprocess, "run", lambda command: peers.subprocess.CompletedProcess(command, 0)
+    )
+    first = peers.environment("peer", "thing==1", folder=tmp_path)
+    assert first == peers.environment("peer", "thing==1", folder=tmp_path)
+    assert first.is_relative_to(tmp_path / "peer") and len(made) == 1
+    peers.environment("peer", "thing==2", folder=tmp_path)
+    assert len(made) == 2
+    shared = next((tmp_path / "peer").rglob("shared.pth")).read_text().strip()
+    assert Path(shared, "torch").is_dir()
