@@ -254,6 +254,30 @@ def test_scatter_reports_the_correlation_it_shows() -> None:
         figures.scatter(x, x, title="t", xlabel="a", ylabel="b", named=["L0H0"])
 
 
+def test_names_of_near_points_stay_apart_and_those_of_far_points_stay_near() -> None:
+    x, y, names = (
+        np.array([0.5, 0.5, 0.51, 0.0, 1.0]),
+        np.array([0.5, 0.5, 0.5, 0, 1]),
+        list("abcde"),
+    )
+    fig = figures.scatter(x, y, title="t", xlabel="a", ylabel="b", labels=names, named=names)
+    shifts = [note.yshift for note in fig.layout.annotations]
+    assert len(set(shifts[:3])) == 3 and shifts[0] == shifts[3] == shifts[4] == 13
+
+
+def test_joined_points_are_joined_from_left_to_right() -> None:
+    x, kinds = [3.0, 1.0, 2.0, 5.0], ["one", "one", "one", "other"]
+    drawn = {
+        joined: figures.scatter(
+            x, [0.0, 1, 2, 3], title="t", xlabel="a", ylabel="b", groups=kinds, joined=joined
+        ).data
+        for joined in (True, False)
+    }
+    assert list(drawn[True][0].x) == [1, 2, 3] and list(drawn[True][0].y) == [1, 2, 0]
+    assert list(drawn[False][0].x) == [3, 1, 2]
+    assert [d[0].mode for d in drawn.values()] == ["lines+markers", "markers"]
+
+
 def test_histogram_counts_every_value_and_shows_every_mark() -> None:
     values = np.random.default_rng(0).normal(size=1000)
     fig = figures.histogram(values, title="t", xlabel="x", bins=10, marks={"far": 40.0})

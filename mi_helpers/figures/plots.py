@@ -17,6 +17,7 @@ from .style import (
     POSITIVE,
     check_labels,
     finish,
+    label_shifts,
     plain,
     ticks,
     to_array,
@@ -112,12 +113,13 @@ def bars(
 def scatter(
     x: Values, y: Values, *, title: str, xlabel: str, ylabel: str, labels: Labels = None,
     groups: Labels = None, named: Sequence[Any] = (), identity: bool = False,
-    correlation: bool = False, subtitle: str | None = None,
+    correlation: bool = False, joined: bool = False, subtitle: str | None = None,
 ) -> go.Figure:  # fmt: skip
     """Draw the points `(x[i], y[i])`; `labels[i]` shows on hover, `groups[i]` sets the colour.
 
-    `named` lists the labels written beside their points, `identity` adds the line y = x, and
-    `correlation` adds Pearson's r and the number of points to the subtitle.
+    `named` lists the labels written beside their points, `identity` adds the line y = x,
+    `correlation` adds Pearson's r and the number of points to the subtitle, and `joined` draws a
+    line through the points of each group, from left to right.
     """
     xs, ys = to_array(x, "x", 1), to_array(y, "y", 1)
     if len(xs) != len(ys):
@@ -129,18 +131,20 @@ def scatter(
     fig = go.Figure()
     for i, kind in enumerate(dict.fromkeys(kinds)):
         at = [k for k, other in enumerate(kinds) if other == kind]
+        at = sorted(at, key=lambda k: xs[k]) if joined else at
         fig.add_scatter(
-            x=xs[at], y=ys[at], mode="markers", name=plain(kind), showlegend=bool(kind),
+            x=xs[at], y=ys[at], mode="lines+markers" if joined else "markers",
+            name=plain(kind), showlegend=bool(kind),
             customdata=[plain(visible(points[k])) for k in at],
             marker=dict(size=8, opacity=0.8, color=PALETTE[i % len(PALETTE)], line_width=0.5),
             hovertemplate=f"%{{customdata}}<br>{plain(xlabel)} %{{x:.4g}}<br>{plain(ylabel)} "
             f"%{{y:.4g}}<extra>{plain(kind)}</extra>",
         )  # fmt: skip
-    for k, point in enumerate(points):
-        if point in map(str, named):
-            fig.add_annotation(
-                x=xs[k], y=ys[k], text=plain(visible(point)), showarrow=False, yshift=13,
-            )  # fmt: skip
+    chosen = [k for k, point in enumerate(points) if point in map(str, named)]
+    for k, shift in zip(chosen, label_shifts(xs, ys, points, chosen), strict=True):
+        fig.add_annotation(
+            x=xs[k], y=ys[k], text=plain(visible(points[k])), showarrow=False, yshift=shift,
+        )  # fmt: skip
     if identity:
         _identity(fig, xs, ys)
     fig.update_xaxes(title_text=plain(xlabel))

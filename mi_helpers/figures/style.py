@@ -207,3 +207,22 @@ def _label_height(fig: go.Figure) -> int:
     axis = fig.layout.xaxis
     widest = max((len(html.unescape(text)) for text in axis.ticktext or ()), default=0)
     return int(7 * widest * abs(math.sin(math.radians(axis.tickangle or 0))))
+
+
+def label_shifts(xs: Values, ys: Values, names: Sequence[str], chosen: Sequence[int]) -> list[int]:
+    """For each chosen point, how many pixels above it its name goes so that names stay apart."""
+    width, height, letter, line = 560, 260, 7, 15  # of the plot and of its text, about, in pixels
+    px = (xs - np.min(xs)) / (np.ptp(xs) or 1) * width
+    py = (ys - np.min(ys)) / (np.ptp(ys) or 1) * height
+    taken: list[tuple[float, float, float]] = []
+    shifts = []
+    for k in chosen:
+        half = len(names[k]) * letter / 2
+        free = (
+            shift for shift in (13, -13, 27, -27, 41, -41)
+            if all(abs(px[k] - x) > half + other or abs(py[k] + shift - y) > line
+                   for x, y, other in taken)
+        )  # fmt: skip
+        shifts.append(next(free, 13))
+        taken.append((px[k], py[k] + shifts[-1], half))
+    return shifts
