@@ -116,6 +116,9 @@ def test_read_tokens_is_the_site_on_real_tokens(tiny_model, tokens) -> None:
     real[:, 0], real[0, 4:], real[1, 7:] = False, False, False
     found = S.read_tokens(tiny_model, HOOK, tokens, real, rows_at_once=2)
     torch.testing.assert_close(found, S.read_site(tiny_model, HOOK, tokens)[real])
+    real[2] = False  # a text of which nothing is read
+    found = S.read_tokens(tiny_model, HOOK, tokens, real, rows_at_once=2)
+    torch.testing.assert_close(found, S.read_site(tiny_model, HOOK, tokens)[real])
     with pytest.raises(ValueError, match="0 tokens"):
         S.read_tokens(tiny_model, HOOK, tokens, torch.zeros_like(real))
 

@@ -31,19 +31,22 @@ def read_tokens(
 ) -> Float[Tensor, "token d_in"]:  # fmt: skip
     """Activations of `hook` on the real tokens, in the order of `x[real]`.
 
-    Texts are padded on the right and read a few at a time, each lot cut to its longest text: later
-    positions change nothing before them. ValueError when no token is real.
+    Texts are padded on the right and read a few at a time, texts of like length together and cut to
+    the longest of them: later positions change nothing before them. ValueError when no token is
+    real.
     """
     if real.shape != tokens.shape or not real.any():
         raise ValueError(f"real is {list(real.shape)} with {int(real.sum())} tokens; tokens are "
                          f"{list(tokens.shape)}")  # fmt: skip
+    ends = (real * torch.arange(1, real.shape[1] + 1, device=real.device)).amax(1)
+    order = ends.argsort(descending=True)
     parts = []
-    for rows, mask in zip(tokens.split(rows_at_once), real.split(rows_at_once), strict=True):
-        used = mask.any(0).nonzero()
-        if len(used):
-            end = int(used[-1]) + 1
-            parts.append(read_site(model, hook, rows[:, :end])[mask[:, :end]])
-    return torch.cat(parts)
+    for rows in order.split(rows_at_once):
+        if end := int(ends[rows[0]]):
+            found = read_site(model, hook, tokens[rows, :end])[real[rows, :end]]
+            parts += found.split(real[rows].sum(1).tolist())
+    parts += [parts[0][:0]] * (len(order) - len(parts))  # texts of which no token is real
+    return torch.cat([parts[i] for i in order.argsort().tolist()])
 
 
 def direct_logits(model: Any, sae: Sae, units: Sequence[int]) -> Float[Tensor, "unit d_vocab"]:
