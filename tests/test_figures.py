@@ -486,6 +486,7 @@ def test_explore_fills_its_live_view_without_capturing(kind: str, monkeypatch) -
         ([1, 2, 3], "Dropdown"),
         (["a", "b"], "Dropdown"),
         ({"few": 1, "many": 9}, "Dropdown"),
+        ({f"unit {i}": i for i in range(9)}, "Dropdown"),
         (True, "Checkbox"),
         ("hello", "Text"),
     ],

@@ -121,8 +121,8 @@ def _control(name: str, options: Any, first: Any) -> Any:
             if pairs
             else f"{name} has no choices"
         )
-    slide = len(values) > 6 and all(isinstance(v, Real) for v in values)
-    if slide:
+    unnamed = not isinstance(options, Mapping)
+    if unnamed and len(values) > 6 and all(isinstance(v, Real) for v in values):
         return w.SelectionSlider(
             options=pairs,
             value=values[0] if first is None else first,
