@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from mi_helpers import sae as S
-from mi_helpers.sae import activations
+from mi_helpers.sae import activations, sparse
 from mi_helpers.sae import step as steps
 from mi_helpers.sae.core import activate
 
@@ -141,7 +141,7 @@ def test_sparse_and_dense_products_agree(kind: str) -> None:
 def test_the_largest_are_found_by_looking_at_few(count: int) -> None:
     flat = random(5000)
     want = flat.topk(count).indices.sort().values
-    assert steps._largest(flat, count).tolist() == want.tolist()
+    assert sparse.largest(flat, count).tolist() == want.tolist()
 
 
 @pytest.mark.parametrize("kind", S.KINDS)

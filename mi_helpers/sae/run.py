@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.optim.adam import adam
 from tqdm.auto import tqdm
 
 from mi_helpers.sae.activations import Activations
@@ -49,7 +50,7 @@ class Run:
             threshold = torch.full_like(p["b_enc"], self.cut / self.scale)
         return Sae(
             kind="jumprelu" if threshold is not None else self.recipe.kind,
-            W_enc=p["W_enc"],
+            W_enc=p["W_enc"].contiguous(),
             b_enc=p["b_enc"] / self.scale,
             W_dec=p["W_dec"],
             b_dec=p["b_dec"] / self.scale,
@@ -64,8 +65,8 @@ class Run:
         """Write everything to one safetensors file, whole or not at all."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        tensors = {f"p.{name}": value.detach() for name, value in self.p.items()}
-        tensors |= {f"moment.{name}": value for name, value in self.moments.items()}
+        tensors = {f"p.{name}": value.detach().contiguous() for name, value in self.p.items()}
+        tensors |= {f"moment.{name}": value.contiguous() for name, value in self.moments.items()}
         tensors["silent"] = self.silent
         state = {
             "recipe": asdict(self.recipe), "stream": self.stream.identity, "scale": self.scale,
@@ -94,7 +95,7 @@ def start(stream: Activations, recipe: Recipe | None = None) -> Run:
     W_dec = torch.randn(recipe.d_sae, d_in, generator=generator).to(device)
     W_dec /= W_dec.norm(dim=-1, keepdim=True)
     p = {
-        "W_enc": W_dec.T.clone().contiguous(),
+        "W_enc": W_dec.clone().T,
         "b_enc": torch.zeros(recipe.d_sae, device=device),
         "W_dec": W_dec,
         "b_dec": first.mean(0).float() * scale,
@@ -136,7 +137,9 @@ def resume(path: str | Path, stream: Activations) -> Run:
     for name, value in tensors.items():
         group, _, rest = name.partition(".")
         # a clone: aligned in memory as a fresh one, so that sums round alike
-        groups[group][rest] = value.to(stream.device).clone()
+        own = rest.partition(".")[0]
+        laid = _row_major(own, value.to(stream.device)).clone(memory_format=torch.contiguous_format)
+        groups[group][rest] = _row_major(own, laid)
     return Run(
         Recipe(**state["recipe"]), stream, groups["p"], groups["moment"], state["scale"],
         groups["silent"][""], state["step"], tuple(state["place"]), state["cut"], state["log"],
@@ -190,18 +193,26 @@ def one_step(run: Run) -> None:
 
 def _update(run: Run, grads: dict[str, Tensor | None]) -> None:
     """Adam, for a decoder whose rows keep length 1: the gradient along a row is left out."""
-    t, names = run.step + 1, [name for name, grad in grads.items() if grad is not None]
     found = {name: grad for name, grad in grads.items() if grad is not None}
-    W_dec = run.p["W_dec"]
-    found["W_dec"] = found["W_dec"] - (found["W_dec"] * W_dec).sum(-1, keepdim=True) * W_dec
-    for name in names:
-        value, grad = run.p[name], found[name]
-        mean, square = run.moments[f"{name}.mean"], run.moments[f"{name}.square"]
-        mean.lerp_(grad, 0.1)
-        square.mul_(0.999).addcmul_(grad, grad, value=0.001)
-        size = square.sqrt().div_((1 - 0.999**t) ** 0.5).add_(1e-8)
-        value.addcdiv_(mean, size, value=-run.recipe.rate(run.step) / (1 - 0.9**t))
+    W_dec, to_dec = run.p["W_dec"], found["W_dec"]
+    to_dec.addcmul_(torch.einsum("ui,ui->u", to_dec, W_dec)[:, None], W_dec, value=-1)
+    device = W_dec.device
+    adam(
+        [_row_major(name, run.p[name]) for name in found],
+        [_row_major(name, grad).contiguous() for name, grad in found.items()],
+        [_row_major(name, run.moments[f"{name}.mean"]) for name in found],
+        [_row_major(name, run.moments[f"{name}.square"]) for name in found],
+        [],
+        [torch.tensor(float(run.step), device=device) for _ in found],
+        fused=device.type in ("cpu", "cuda"), foreach=False, amsgrad=False, maximize=False,
+        beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0, lr=run.recipe.rate(run.step),
+    )  # fmt: skip
     W_dec /= W_dec.norm(dim=-1, keepdim=True)
+
+
+def _row_major(name: str, value: Tensor) -> Tensor:
+    """As it lies in memory: of `W_enc`, too, what belongs to a unit lies together."""
+    return value.T if name == "W_enc" else value
 
 
 def _row(run: Run, x: Tensor, loss: Loss) -> dict[str, float]:

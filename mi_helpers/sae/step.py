@@ -14,10 +14,15 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
+from mi_helpers.patching.linear import FixedLinear
+from mi_helpers.sae.core import activate
 from mi_helpers.sae.recipe import Recipe
+from mi_helpers.sae.sparse import Code, largest, top
 
 MOST_ACTIVE = 1 / 12
 """Above this share of active units, dense products are faster."""
+ROWS = 512
+"""So many inputs are encoded at once where each can choose its units alone: they stay in cache."""
 
 
 class Loss(NamedTuple):
@@ -29,7 +34,7 @@ class Loss(NamedTuple):
     active: Int[Tensor, " d_sae"]
     """How many inputs each unit was active on."""
     least: Tensor
-    """The smallest activation that was kept."""
+    """Of "batchtopk": the smallest activation that was kept."""
 
 
 Parameters = dict[str, Tensor]
@@ -40,78 +45,87 @@ def batch_loss(
     dead: Bool[Tensor, " d_sae"], *, dense: bool | None = None,
 ) -> Loss:  # fmt: skip
     """Squared error plus the kind's penalty times `scale`; `dense` None picks the faster way."""
-    with torch.no_grad():
-        pre = torch.addmm(p["b_enc"], x - p["b_dec"], p["W_enc"])
-        rows, units = _select(pre, recipe, p)
-    if dense is None:
-        dense = x.device.type != "cpu" or len(rows) > MOST_ACTIVE * pre.numel()
-    run = _dense if dense else _sparse
-    f, theta, out = run(p, x, recipe, pre, rows, units)
+    if dense is None and x.device.type != "cpu":
+        dense = True
+    code = pre = None
+    if not dense:
+        with torch.no_grad():
+            code, pre = _encode(p, x - p["b_dec"], recipe, dense)
+    if code is None:
+        f, theta, out = _dense(p, x, recipe, pre)
+    else:
+        f, theta, out = _sparse(p, x, recipe, code)
     error = (out - x).square().sum(-1).mean()
     total = error + scale * _penalty(f, theta, recipe) / len(x)
     if "topk" in recipe.kind and recipe.aux and bool(dead.any()):
         total = total + recipe.aux * _leftover(p, x, (x - out).detach(), dead)
-    on = f.detach() > 0
-    active = on.sum(0) if dense else torch.bincount(units[on], minlength=pre.shape[1])
-    kept = f.detach()[on]
-    return Loss(total, error.detach(), active, kept.min() if len(kept) else error.new_zeros(()))
+    f = f.detach()
+    least = f[f > 0].min() if recipe.kind == "batchtopk" and f.any() else error.new_zeros(())
+    return Loss(total, error.detach(), _active(f, code, len(dead)), least)
 
 
-def _select(pre: Tensor, recipe: Recipe, p: Parameters) -> tuple[Tensor, Tensor]:
-    """Rows and units of the list, ordered by rows; what can get a gradient must be in it."""
-    n = pre.shape[1]
+def _encode(
+    p: Parameters, centred: Tensor, recipe: Recipe, dense: bool | None
+) -> tuple[Code | None, Tensor | None]:
+    """The list, in which all is that can get a gradient; or what it is of, if it would be long."""
+    n_rows, n_units = len(centred), len(p["b_enc"])
+    product = FixedLinear(p["W_enc"].T, p["b_enc"])
     if recipe.kind == "topk":
-        units = pre.topk(recipe.k, dim=-1, sorted=False).indices.flatten()
-        return torch.arange(len(pre), device=pre.device).repeat_interleave(recipe.k), units
+        found = [top(product(part), recipe.k) for part in centred.split(ROWS)]
+        values, units = (torch.cat(parts).flatten() for parts in zip(*found, strict=True))
+        return Code(torch.arange(n_rows).repeat_interleave(recipe.k), units, values,
+                    n_rows, n_units), None  # fmt: skip
+    pre = product(centred)
     if recipe.kind == "batchtopk":
-        place = _largest(pre.flatten(), recipe.k * len(pre))
+        place = largest(pre.flatten(), recipe.k * n_rows)
     else:
         least = p["log_threshold"].exp() - recipe.bandwidth / 2 if "log_threshold" in p else 0.0
-        place = (pre > least).flatten().nonzero()[:, 0]
-    return place // n, place % n
+        maybe = pre > least
+        if dense is None and int(maybe.count_nonzero()) > MOST_ACTIVE * pre.numel():
+            return None, pre
+        place = maybe.flatten().nonzero()[:, 0]
+    values = pre.flatten()[place]
+    return Code(place // n_units, place % n_units, values, n_rows, n_units), None
 
 
-def _largest(flat: Tensor, count: int, stride: int = 67) -> Tensor:
-    """The places of the `count` largest, in order; a sample says which need not be looked at."""
-    enough = min(2 * count // stride, len(flat[::stride]))
-    place = None
-    if enough:
-        bound = flat[::stride].topk(enough, sorted=True).values[-1]
-        place = (flat > bound).nonzero()[:, 0]
-    if place is None or len(place) < count:
-        return flat.topk(count, sorted=False).indices.sort().values
-    return place[flat[place].topk(count, sorted=False).indices].sort().values
+def _active(f: Tensor, code: Code | None, n_units: int) -> Int[Tensor, " d_sae"]:
+    """On how many rows each unit is."""
+    if code is not None:
+        return torch.bincount(code.units[f > 0], minlength=n_units)
+    return torch.stack([(part > 0).float().sum(0) for part in f.split(ROWS)]).sum(0).long()
 
 
 def _sparse(
-    p: Parameters, x: Tensor, recipe: Recipe, pre: Tensor, rows: Tensor, units: Tensor
+    p: Parameters, x: Tensor, recipe: Recipe, code: Code
 ) -> tuple[Tensor, Tensor | None, Tensor]:
     """Values of the list, their thresholds, the reconstruction."""
-    values = _Selected.apply(x, p["b_dec"], p["W_enc"], p["b_enc"], pre, rows, units)
-    theta = p["log_threshold"].exp()[units] if "log_threshold" in p else None
-    f = values.relu() if theta is None else _Jump.apply(values, theta, recipe.bandwidth)
-    starts = torch.searchsorted(rows, torch.arange(len(x)))
-    out = embedding_bag(units, p["W_dec"], starts, mode="sum", per_sample_weights=f) + p["b_dec"]
-    theta = None if theta is None else _Step.apply(values.detach(), theta, recipe.bandwidth)
-    return f, theta, out
+    values = _Encoder.apply(p["b_dec"], p["W_enc"], p["b_enc"], x, code.pre, code)
+    if "log_threshold" not in p:
+        f, counted = values.relu(), None
+    else:
+        theta = p["log_threshold"].exp()[code.units]
+        f = _Jump.apply(values, theta, recipe.bandwidth)
+        counted = _Step.apply(values.detach(), theta, recipe.bandwidth)
+    return f, counted, _Decoder.apply(f, p["W_dec"], code) + p["b_dec"]
 
 
 def _dense(
-    p: Parameters, x: Tensor, recipe: Recipe, pre: Tensor, rows: Tensor, units: Tensor
+    p: Parameters, x: Tensor, recipe: Recipe, pre: Tensor | None
 ) -> tuple[Tensor, Tensor | None, Tensor]:
-    """The same by whole matrices."""
-    kept = torch.zeros_like(pre, dtype=torch.bool)
-    kept[rows, units] = True
+    """The same by whole matrices, from the equations, or from `pre` where that is known."""
     half = recipe.mixed_precision and x.device.type == "cuda"
     with torch.autocast(x.device.type, torch.bfloat16, enabled=half):
-        pre = (x - p["b_dec"]) @ p["W_enc"] + p["b_enc"]
+        if pre is None:
+            pre = (x - p["b_dec"]) @ p["W_enc"] + p["b_enc"]
+        else:
+            pre = _Encoder.apply(p["b_dec"], p["W_enc"], p["b_enc"], x, pre, None)
         counted = None
         if "log_threshold" in p:
             theta = p["log_threshold"].exp().expand_as(pre)
             f = _Jump.apply(pre.float(), theta, recipe.bandwidth)
             counted = _Step.apply(pre.detach().float(), theta, recipe.bandwidth)
         else:
-            f = pre.relu() * kept
+            f = activate(pre, recipe.kind, recipe.k)
         out = f @ p["W_dec"]
     return f.float(), counted, out.float() + p["b_dec"]
 
@@ -125,40 +139,51 @@ def _penalty(f: Tensor, counted: Tensor | None, recipe: Recipe) -> Tensor:
 def _leftover(p: Parameters, x: Tensor, rest: Tensor, dead: Tensor) -> Tensor:
     """How badly the best dead units explain what the living ones leave over."""
     units = dead.nonzero()[:, 0]
-    pre = (x - p["b_dec"].detach()) @ p["W_enc"][:, units] + p["b_enc"][units]
+    pre = (x - p["b_dec"].detach()) @ p["W_enc"].T[units].T + p["b_enc"][units]
     k = min(len(units), max(1, x.shape[1] // 2))
-    top = pre.topk(k, dim=-1)
-    code = torch.zeros_like(pre).scatter(-1, top.indices, top.values)
+    best = pre.topk(k, dim=-1)
+    code = torch.zeros_like(pre).scatter(-1, best.indices, best.values)
     share = min(1.0, len(units) / max(1, x.shape[1] // 2))
     return share * (code @ p["W_dec"][units] - rest).square().sum(-1).mean()
 
 
-class _Selected(torch.autograd.Function):
-    """`pre[rows, units]`, whose gradient visits only that list."""
+class _Encoder(torch.autograd.Function):
+    """`(x - b_dec) @ W_enc + b_enc`, known already: whole, or only at the entries of `code`."""
 
     @staticmethod
-    def forward(ctx: Any, x, b_dec, W_enc, b_enc, pre, rows, units):
-        ctx.save_for_backward(x, b_dec, W_enc, rows, units)
-        return pre[rows, units]
+    def forward(ctx: Any, b_dec, W_enc, b_enc, x, pre, code):
+        ctx.save_for_backward(b_dec, W_enc, x)
+        ctx.code = code
+        return pre.view_as(pre)
 
     @staticmethod
     def backward(ctx: Any, grad):
-        x, b_dec, W_enc, rows, units = ctx.saved_tensors
-        to_bias = torch.zeros_like(W_enc[0]).index_add_(0, units, grad)
-        to_enc = _by_unit(grad, rows, units, x - b_dec, W_enc.shape[1]).T.contiguous()
-        return None, -(W_enc @ to_bias), to_enc, to_bias, None, None, None
+        b_dec, W_enc, x = ctx.saved_tensors
+        if ctx.code is None:
+            to_bias, to_enc = grad.sum(0), grad.T @ (x - b_dec)
+        else:
+            to_bias = torch.zeros_like(W_enc[0]).index_add_(0, ctx.code.units, grad)
+            to_enc = ctx.code.sum_by_unit(grad, x - b_dec)
+        return -(W_enc @ to_bias), to_enc.T, to_bias, None, None, None
 
 
-def _by_unit(
-    weight: Tensor, rows: Tensor, units: Tensor, vectors: Float[Tensor, "batch d_in"], n_units: int
-) -> Float[Tensor, "d_sae d_in"]:
-    """For each unit, the sum of weight x vector over the rows of the list where it occurs."""
-    order = units.argsort()
-    count = torch.bincount(units, minlength=n_units)
-    return embedding_bag(
-        rows[order], vectors.contiguous(), count.cumsum(0) - count, mode="sum",
-        per_sample_weights=weight[order],
-    )  # fmt: skip
+class _Decoder(torch.autograd.Function):
+    """`f @ W_dec` for the list's values `f`."""
+
+    @staticmethod
+    def forward(ctx: Any, f, W_dec, code):
+        with torch.enable_grad():  # for the gradient of f alone, W_dec's is summed below
+            ctx.f = f.detach().requires_grad_()
+            ctx.out = embedding_bag(
+                code.units, W_dec.detach(), code.row_starts, mode="sum", per_sample_weights=ctx.f
+            )
+        ctx.code = code
+        return ctx.out.detach()
+
+    @staticmethod
+    def backward(ctx: Any, grad):
+        (to_f,) = torch.autograd.grad(ctx.out, ctx.f, grad)
+        return to_f, ctx.code.sum_by_unit(ctx.f.detach(), grad), None
 
 
 class _Jump(torch.autograd.Function):

@@ -1,0 +1,116 @@
+"""The fast training step against the plain one: whole matrices, autograd, torch's own Adam."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from mi_helpers import sae as S
+from mi_helpers.sae import sparse
+from mi_helpers.sae.step import batch_loss
+
+D_IN, D_SAE, BATCH = 12, 64, 96
+
+
+def random(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def stream() -> SimpleNamespace:
+    """Activations that a run can be started on, handed out in order."""
+    acts = random(6 * BATCH, D_IN, seed=1) @ random(D_IN, D_IN, seed=2) + 1
+
+    def batch(size: int, place: tuple[int, int]) -> tuple[torch.Tensor, tuple[int, int]]:
+        return acts[place[1] : place[1] + size], (0, place[1] + size)
+
+    return SimpleNamespace(
+        chunk=lambda n: acts, batch=batch, hook="", model_id="", notes={}, identity="same",
+        device=torch.device("cpu"),
+    )  # fmt: skip
+
+
+def plain_training(run: S.Run, steps: int) -> dict[str, torch.Tensor]:
+    """What the recipe says, with nothing made fast: the tensors after so many steps."""
+    recipe, silent = run.recipe, torch.zeros(D_SAE)
+    p = {name: value.clone().contiguous().requires_grad_() for name, value in run.p.items()}
+    adam = torch.optim.Adam(p.values(), fused=False, foreach=False)
+    for step in range(steps):
+        x = run.stream.batch(BATCH, (0, step * BATCH))[0] * run.scale
+        dead = silent > recipe.dead_after
+        loss = batch_loss(p, x, recipe, recipe.penalty_scale(step), dead, dense=True)
+        adam.zero_grad()
+        loss.total.backward()
+        with torch.no_grad():
+            along = (p["W_dec"].grad * p["W_dec"]).sum(-1, keepdim=True)
+            p["W_dec"].grad -= along * p["W_dec"]
+        adam.param_groups[0]["lr"] = recipe.rate(step)
+        adam.step()
+        with torch.no_grad():
+            p["W_dec"] /= p["W_dec"].norm(dim=-1, keepdim=True)
+        silent = torch.where(loss.active > 0, 0, silent + BATCH)
+    return {name: value.detach() for name, value in p.items()}
+
+
+@pytest.mark.parametrize("kind", S.KINDS)
+def test_the_fast_way_trains_as_the_plain_one(kind: str) -> None:
+    recipe = S.Recipe(
+        kind, d_sae=D_SAE, k=4, l1=3.0, l0=1.0, steps=6, batch=BATCH, lr=3e-3, dead_after=BATCH
+    )
+    run = S.start(stream(), recipe)
+    before = {name: value.clone() for name, value in run.p.items()}
+    want = plain_training(run, 6)
+    S.train(run, progress=False)
+    for name, value in run.p.items():
+        moved = (want[name] - before[name]).abs().max()
+        assert moved > 1e-3, name
+        assert (value - want[name]).abs().max() < 1e-2 * moved, name
+
+
+@pytest.mark.parametrize("bias", [-9.0, 0.0])
+def test_few_or_many_active_units_give_the_same(bias: float) -> None:
+    """Relu's list is short with a low bias; with none, the whole matrix is used."""
+    recipe = S.Recipe("relu", d_sae=D_SAE, l1=0.3)
+    W_dec = random(D_SAE, D_IN)
+    p = {"W_enc": W_dec.T, "b_enc": torch.full((D_SAE,), bias), "W_dec": W_dec,
+         "b_dec": random(D_IN, seed=3)}  # fmt: skip
+    p = {name: value.detach().clone().requires_grad_() for name, value in p.items()}
+    x, dead = random(BATCH, D_IN, seed=4), torch.zeros(D_SAE, dtype=torch.bool)
+    share, found = None, {}
+    for dense in (None, True):
+        loss = batch_loss(p, x, recipe, 1.0, dead, dense=dense)
+        share = float(loss.active.sum()) / (BATCH * D_SAE)
+        found[dense] = (loss, *torch.autograd.grad(loss.total, list(p.values())))
+    assert (0 < share < 1 / 12) if bias else share > 1 / 12
+    assert torch.equal(found[None][0].active, found[True][0].active)
+    for mine, plain in zip(found[None][1:], found[True][1:], strict=True):
+        torch.testing.assert_close(mine, plain, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("n", "k"), [(1536, 32), (1024, 1), (100, 7), (63, 4), (32, 32), (8, 1)])
+def test_the_largest_of_each_row_are_found_in_groups(n: int, k: int) -> None:
+    values = random(50, n, seed=n)
+    best, units = sparse.top(values, k)
+    assert torch.equal(values.gather(1, units), best)
+    want = values.topk(k)
+    assert torch.equal(best.sort(descending=True).values, want.values)
+    assert torch.equal(units.sort().values, want.indices.sort().values)
+
+
+def test_equal_values_are_each_chosen_once() -> None:
+    best, units = sparse.top(torch.zeros(3, 256), 9)
+    assert best.shape == (3, 9)
+    assert all(len(set(row)) == 9 for row in units.tolist())
+
+
+@pytest.mark.parametrize("kind", ["topk", "relu"])
+def test_a_saved_run_lies_in_memory_as_a_new_one(kind: str, tmp_path) -> None:
+    """Else the sums of a resumed run would round differently on some machines."""
+    run = S.start(stream(), S.Recipe(kind, d_sae=D_SAE, k=4, steps=4, batch=BATCH))
+    S.train(run, 2, progress=False)
+    again = S.resume(run.save(tmp_path / "run.safetensors"), run.stream)
+    for mine, other in ((run.p, again.p), (run.moments, again.moments)):
+        for name, value in mine.items():
+            assert torch.equal(value, other[name]) and value.stride() == other[name].stride(), name
+    assert run.sae().W_enc.is_contiguous()
