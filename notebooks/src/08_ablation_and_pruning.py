@@ -353,7 +353,7 @@ claim("cumulative.order", breaks_at(left["least important first"]),
 # %%
 kinds = {"indirect objects": mi.prompts.ioi, "agreement": mi.prompts.agreement,
          "pronouns": mi.prompts.pronouns, "facts": mi.prompts.facts}  # fmt: skip
-each_kind = 16 if n_layers < 12 else 8
+each_kind = 16 if n_layers < 12 else 6
 scoring, judging = (
     {name: kind(model, each_kind, seed=seed) for name, kind in kinds.items()} for seed in (3, 4)
 )
