@@ -1,4 +1,4 @@
-"""Checks of notebook 10: BatchTopK, explained variance, recovered loss, a unit as a detector."""
+"""Checks of notebook 10: BatchTopK, cosines, variance, recovered loss, a unit as a detector."""
 
 from __future__ import annotations
 
@@ -47,6 +47,39 @@ def batch_topk(answer: Any, rng: torch.Generator) -> None:
         "With few positive activations you kept negative ones. Those count as zero.",
     )
     expect_close(got, few.relu())
+
+
+@exercise
+def nearest_cosine(answer: Any, rng: torch.Generator) -> None:
+    """For each true direction the largest cosine with a row of the dictionary."""
+    truth = torch.randn(5, 8, generator=rng) * torch.arange(1, 6)[:, None]
+    dictionary = torch.randn(9, 8, generator=rng) * torch.linspace(0.3, 2, 9)[:, None]
+    dictionary[4] = -2 * truth[1]
+    given = truth.clone(), dictionary.clone()
+    got = run(answer, truth, dictionary)
+    expect_shape(got, (5,), hint="One number for each true direction.")
+    refuse_if(
+        not (torch.equal(given[0], truth) and torch.equal(given[1], dictionary)),
+        "You changed the inputs in place. Divide into new tensors.",
+    )
+    lengths = truth.norm(dim=-1, keepdim=True), dictionary.norm(dim=-1)
+    dots = truth @ dictionary.T
+    cosines = dots / lengths[0] / lengths[1]
+    mistakes = {
+        "These are dot products. A cosine divides by the lengths of both rows.": dots.amax(1),
+        "You divided by the lengths of the true directions alone. The units have lengths, too.": (
+            dots / lengths[0]
+        ).amax(1),
+        "You divided by the lengths of the units alone. The directions have lengths, too.": (
+            dots / lengths[1]
+        ).amax(1),
+        "A row that points the other way does not count: no absolute values.": (
+            cosines.abs().amax(1)
+        ),
+        "You averaged over the units. Take the nearest one.": cosines.mean(1),
+        "You returned the number of the unit. Return its cosine.": cosines.argmax(1).float(),
+    }
+    expect_close(got, cosines.amax(1), mistakes)
 
 
 @exercise

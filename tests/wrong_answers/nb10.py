@@ -36,6 +36,45 @@ def flat(pre, k):
     return pre.relu().flatten().topk(k * len(pre)).values
 
 
+def _cosines(truth, dictionary):
+    one, other = (rows / rows.norm(dim=-1, keepdim=True) for rows in (truth, dictionary))
+    return one @ other.T
+
+
+def for_each_unit(truth, dictionary):
+    return _cosines(truth, dictionary).amax(0)
+
+
+def dot_products(truth, dictionary):
+    return (truth @ dictionary.T).amax(1)
+
+
+def lengths_of_the_truth(truth, dictionary):
+    return (truth @ dictionary.T / truth.norm(dim=-1, keepdim=True)).amax(1)
+
+
+def lengths_of_the_units(truth, dictionary):
+    return (truth @ dictionary.T / dictionary.norm(dim=-1)).amax(1)
+
+
+def either_way(truth, dictionary):
+    return _cosines(truth, dictionary).abs().amax(1)
+
+
+def of_all_units(truth, dictionary):
+    return _cosines(truth, dictionary).mean(1)
+
+
+def which_unit(truth, dictionary):
+    return _cosines(truth, dictionary).argmax(1).float()
+
+
+def in_place(truth, dictionary):
+    truth /= truth.norm(dim=-1, keepdim=True)
+    dictionary /= dictionary.norm(dim=-1, keepdim=True)
+    return (truth @ dictionary.T).amax(1)
+
+
 def from_zero(x, x_hat):
     return 1 - (x - x_hat).square().sum() / x.square().sum()
 
@@ -112,6 +151,16 @@ def two_numbers(acts, label):
 
 WRONG = {
     "batch_topk": [topk_of_each, k_of_all, by_size, negative_too, only_the_mask, flat],
+    "nearest_cosine": [
+        for_each_unit,
+        dot_products,
+        lengths_of_the_truth,
+        lengths_of_the_units,
+        either_way,
+        of_all_units,
+        which_unit,
+        in_place,
+    ],
     "explained_variance": [from_zero, one_mean, unexplained, per_dimension, a_vector],
     "loss_recovered": [lost, from_nothing, ratio_of_two],
     "detector_scores": [
