@@ -1,0 +1,71 @@
+"""The half of the interchange tests that real SAELens does, in the environment of the benchmarks.
+
+    build/bench/sae-lens/bin/python tests/saelens_side.py write tests/data/saelens
+    build/bench/sae-lens/bin/python tests/saelens_side.py read FOLDER ...
+
+`write` made the files in tests/data/saelens: small SAEs with random weights, of each architecture
+that this package reads, each with inputs and what SAELens makes of them. `read` opens a folder with
+SAELens, takes "x" from its io.safetensors and writes what comes out to theirs.safetensors.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import sae_lens as lens
+import torch
+from safetensors.torch import load_file, save_file
+
+D_IN, D_SAE = 6, 20
+MADE = {
+    "standard": (lens.StandardTrainingSAE, lens.StandardTrainingSAEConfig, {}),
+    "standard_uncentred": (
+        lens.StandardTrainingSAE, lens.StandardTrainingSAEConfig, {"apply_b_dec_to_input": False}
+    ),
+    "standard_layer_norm": (
+        lens.StandardTrainingSAE, lens.StandardTrainingSAEConfig,
+        {"normalize_activations": "layer_norm"},
+    ),
+    "topk": (lens.TopKTrainingSAE, lens.TopKTrainingSAEConfig, {"k": 3}),
+    "topk_unfolded": (lens.TopKTrainingSAE, lens.TopKTrainingSAEConfig, {"k": 3}),
+    "batchtopk": (lens.BatchTopKTrainingSAE, lens.BatchTopKTrainingSAEConfig, {"k": 3}),
+    "jumprelu": (
+        lens.JumpReLUTrainingSAE, lens.JumpReLUTrainingSAEConfig, {"jumprelu_init_threshold": 0.4}
+    ),
+}  # fmt: skip
+
+
+@torch.no_grad()
+def outputs(sae: lens.SAE, x: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What it makes of `x`."""
+    parts = {"x": x, "features": sae.encode(x), "reconstruction": sae(x)}
+    return {name: value.contiguous() for name, value in parts.items()}
+
+
+@torch.no_grad()
+def write(folder: Path) -> None:
+    """One SAE of each architecture, as SAELens saves it after training; "unfolded": before."""
+    for number, (name, (make, config, own)) in enumerate(MADE.items()):
+        torch.manual_seed(number)
+        sae = make(config(d_in=D_IN, d_sae=D_SAE, **own))
+        for parameter in sae.parameters():
+            parameter += 0.3 * torch.randn_like(parameter)
+        if name == "batchtopk":
+            sae.topk_threshold.fill_(0.5)
+        sae.cfg.metadata.hook_name = "blocks.1.hook_resid_post"
+        here = folder / name
+        (sae.save_model if name.endswith("unfolded") else sae.save_inference_model)(here)
+        opened = lens.SAE.load_from_disk(here)
+        save_file(outputs(opened, 2 * torch.randn(12, D_IN) + 0.5), here / "io.safetensors")
+
+
+def read(folder: Path) -> None:
+    """Open what another program wrote."""
+    x = load_file(folder / "io.safetensors")["x"]
+    save_file(outputs(lens.SAE.load_from_disk(folder), x), folder / "theirs.safetensors")
+
+
+if __name__ == "__main__":
+    for path in map(Path, sys.argv[2:]):
+        {"write": write, "read": read}[sys.argv[1]](path)
