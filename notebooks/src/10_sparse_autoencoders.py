@@ -422,9 +422,9 @@ restored = logits_with(lambda act: sae(act) + (act - sae(act)))
 claim("splice.exact", (restored - clean).abs().max(), control=(spliced - clean).abs().max())
 
 # %% [markdown]
-# "Recovered" flatters. Without the residual stream *nothing* works, so nearly any reconstruction
-# recovers much of that. A sterner measure asks how good a model has that loss: one trained with a
-# fraction of the compute [@gao2024scaling]. Here is one that needs no other models. How many nats
+# "Recovered" flatters: it divides by the cost of losing the stream, without which *nothing* works.
+# A sterner measure asks how good a model has that loss: one trained with a fraction of the compute
+# [@gao2024scaling]. Here is one that needs no other models. How many nats
 # does it cost to take out one whole MLP? Dropping the SAE in costs as much as losing which? (The
 # first is left out of the picture: on pocket, nothing works without it.)
 
@@ -432,7 +432,10 @@ claim("splice.exact", (restored - clean).abs().max(), control=(spliced - clean).
 # %%
 def added_without(layer):
     """Nats that it costs to put the mean in place of one MLP's output."""
-    average = lambda act: act[~spare].mean(0).expand_as(act)  # noqa: E731
+
+    def average(act):
+        return act[~spare].mean(0).expand_as(act)
+
     return loss_of(logits_with(average, f"blocks.{layer}.hook_mlp_out")) - losses.clean
 
 
@@ -564,12 +567,18 @@ views = {
 # %%
 marks = torch.stack([labelled.flat(label) for label in labelled.labels], 1).to(x)
 first = (labelled.real.nonzero()[:, 0] < len(samples) // 2).to(x.device)
-offset = x - x[first].mean(0)
-square = offset[first].T @ offset[first] + 10 * torch.eye(x.shape[1], device=x.device)
-ridge = torch.linalg.solve(square, offset[first].T @ marks[first])
+
+
+def told(acts):
+    """Outputs of a probe for each label, [token label], fitted on the first half of the texts."""
+    offset = acts - acts[first].mean(0)
+    square = offset[first].T @ offset[first] + 10 * torch.eye(acts.shape[1]).to(acts)
+    return offset @ torch.linalg.solve(square, offset[first].T @ marks[first])
+
+
 scores = {
     view: mi.sae.best_units(acts, labelled)
-    for view, acts in (views | {"probe, told the labels": offset @ ridge}).items()
+    for view, acts in (views | {"probe, told the labels": told(x)}).items()
 }
 
 # %%
@@ -598,7 +607,22 @@ claim("truth.ceiling", mean_f1["probe, told the labels"], control=mean_f1["SAE u
 # %% [markdown]
 # On pocket the table has both ends: labels that a single unit marks nearly perfectly, and labels
 # that no unit marks though a probe reads them without trouble. The information is there; the SAE
-# did not give it a unit. See for yourself where the best detectors fire:
+# did not give it a unit. Is it in what the SAE leaves out? The same probe, on nothing but the
+# **error**, and on random vectors of its lengths:
+
+# %%
+error = x - sae(x)
+noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(x)
+noise = noise * (error.norm(dim=-1) / noise.norm(dim=-1))[:, None]
+in_error, in_noise = (
+    torch.tensor([row["f1"] for row in mi.sae.best_units(told(left), labelled)]).mean()
+    for left in (error, noise)
+)
+claim("truth.error", in_error, control=in_noise)
+
+# %% [markdown]
+# On pocket a probe reads many labels there. The error is no waste: it holds features that got no
+# unit, or not all of their strength. And the units themselves? See where the best detectors fire:
 
 
 # %%
@@ -730,14 +754,14 @@ claim("width.splitting", (splits >= 2).float().mean(), control=(by_chance >= 2).
 # over labels:
 
 # %%
-widths = {"narrow": narrow, "as above": sae, "wide": wide}
-by_width = {label: mi.sae.best_units(one.encode(x), labelled) for label, one in widths.items()}
+narrow_rows, wide_rows = (mi.sae.best_units(one.encode(x), labelled) for one in (narrow, wide))
+by_width = (narrow_rows, scores["SAE unit"], wide_rows)
 means = {
-    score: [sum(row[score] for row in rows) / len(rows) for rows in by_width.values()]
+    score: [sum(row[score] for row in rows) / len(rows) for rows in by_width]
     for score in ("precision", "recall")
 }
 mi.figures.bars(
-    means, [f"{one.d_sae} units" for one in widths.values()],
+    means, [f"{one.d_sae} units" for one in (narrow, sae, wide)],
     ylabel="mean over labels", title="A wider SAE has more precise units",
     subtitle=mi.model_id(model),
 )  # fmt: skip
