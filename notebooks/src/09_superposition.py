@@ -165,10 +165,11 @@ shared = {
     name: mi.toy_models.represented(some.W, least=0.8).all(-1).float()
     for name, some in {"with ReLU": phases, "linear": pca}.items()
 }
+counted = {name: f"both, {name}: {int(kept.sum())} of {grid**2}" for name, kept in shared.items()}
 length = phases.W[:, 1].norm(dim=-1).clamp_max(1.2)
 mi.figures.heatmap(
     torch.stack([length, shared["with ReLU"], shared["linear"]]).view(3, grid, grid), center=None,
-    facets=["length of feature 2", "both in one dimension", "the same, linear model"],
+    facets=["length of feature 2", *counted.values()],
     x=[f"{r:.2g}" for r in relative], y=[f"{p:.2g}" for p in rare],
     xlabel="importance of feature 2", ylabel="density", colorbar="length; 1: yes",
     title="Sparse features share the dimension, dense ones do not, linear models never",
@@ -806,10 +807,10 @@ claim("probe.used", last["mean difference"], control=last["random direction"])
 claim("probe.idle", earlier["mean difference"], control=last["mean difference"])
 
 # %% [markdown]
-# The number can be read one layer earlier too, though less well. Yet a reflection there does next
-# to nothing: the model does not go by what stands at this token at that point. One layer later it
-# does. On pocket that is close to the output, so there is little left between the
-# direction and the verb; on a model with more layers the two need not fall together.
+# On pocket the number can be read one layer earlier too, though less well. Yet a reflection there
+# does next to nothing: the model does not go by what stands at this token at that point. One layer
+# later it does. That is close to the output, so there is little left between the direction and the
+# verb; on a model with more layers the two need not fall together.
 
 # %% [markdown]
 # Directions that *read* about equally well need not *steer* equally. LDA is free to lean away from
@@ -864,15 +865,16 @@ planted = noise + 6 * torch.eye(50)[torch.arange(200) % 5]
 
 def two_maps(data):
     """Two t-SNE maps of the data from different starts, and five groups on each."""
-    draw = [TSNE(perplexity=8, max_iter=300, init="random", random_state=i) for i in (0, 1)]
+    draw = [TSNE(perplexity=8, max_iter=300, init="random", random_state=i) for i in (4, 5)]
     maps = [tsne.fit_transform(data.numpy()) for tsne in draw]
     return maps, [KMeans(5, n_init=4, random_state=0).fit_predict(each) for each in maps]
 
 
 # %%
 plane, groups = two_maps(noise)
+order = groups[1].argsort()
 mi.figures.scatter(
-    plane[0][:, 0], plane[0][:, 1], groups=[f"group {i}" for i in groups[1]], xlabel="t-SNE 1",
+    *plane[0][order].T, groups=[f"group {i}" for i in groups[1][order]], xlabel="t-SNE 1",
     ylabel="t-SNE 2", title="A map of noise: the groups of a second map are not those of the first",
 )  # fmt: skip
 

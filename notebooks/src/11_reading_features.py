@@ -18,8 +18,9 @@
 # - clamp, ablate and patch units, and find the few that carry a prediction;
 # - name what a sparse autoencoder gets wrong, each with its number.
 #
-# A **unit** is one row of the dictionary. Others call it a latent, or a feature. We keep *feature*
-# for what the model means, and ask how well the one shows the other.
+# A **unit** is one row of the dictionary, also called a latent, or a feature. A *feature* is what
+# the model means, and the question is how well the one shows the other. Only in section 5, where
+# neurons and heads are units as well, do we call the dictionary's own units features.
 
 # %% [markdown]
 # ## 1. A dictionary, and texts whose meaning is known
@@ -41,7 +42,8 @@ tokens, real = labelled.tokens, labelled.real
 print(f"{len(samples)} texts, {int(real.sum())} tokens, {len(labelled.labels)} labels")
 
 # %%
-small = mi.sae.Recipe("batchtopk", d_sae=2 * model.cfg.d_model, k=16, steps=250, batch=512)
+steps = 250 if model.cfg.n_layers < 12 else 120  # a larger model gets less, to keep the time
+small = mi.sae.Recipe("batchtopk", d_sae=2 * model.cfg.d_model, k=16, steps=steps, batch=512)
 stream = mi.sae.Activations(model, site, tokens, keep=real)
 small_sae = mi.sae.train(mi.sae.start(stream, small)).sae()
 folder = files("mi_data") / "sae" / f"resid_post_{middle}"
@@ -70,7 +72,8 @@ mi.figures.table(shown, title="The unit that detects each label best", search=Tr
 
 # %%
 best = {row["label"]: row["unit"] for row in graded}
-unit = best.get("S2", graded[0]["unit"])
+label = "S2" if "S2" in best else graded[0]["label"]
+unit = best[label]
 words = [model.tokenizer.decode([i]) for i in range(model.cfg.d_vocab)]
 text, place = real.nonzero().T
 for at in acts[:, unit].topk(3).indices.tolist():
@@ -98,7 +101,8 @@ def dashboard(unit):
 
 found = mi.sae.report(model, sae, labelled, acts, unit)
 assert found.peak == float(acts[:, unit].max()) and found.unit == unit
-first = {f"{row['label']} ({row['unit']})": row["unit"] for row in graded[:12]}
+listed = {label: unit} | {row["label"]: row["unit"] for row in graded[:12]}
+first = {f"{name} ({number})": number for name, number in listed.items()}
 mi.figures.explore(dashboard, unit=first, start={"unit": unit})
 
 # %% [markdown]
@@ -152,7 +156,8 @@ def firing(prompt):
     )  # fmt: skip
 
 
-pairs = mi.prompts.ioi(model, 16, seed=0)
+n_prompts = 16 if model.cfg.n_layers < 12 else 8  # fewer for a larger model
+pairs = mi.prompts.ioi(model, n_prompts, seed=0)
 mi.figures.explore(firing, prompt=pairs.clean[0])
 
 # %% [markdown]
@@ -316,8 +321,9 @@ claim("explanation.recall", mine.recall, control=scored["a name, for the first t
 claim("explanation.narrow", mine.precision[-1], control=mine.precision[0])
 
 # %% [markdown]
-# At the top "a name" is as precise as the narrower hypothesis: the top *cannot* tell them apart.
-# Recall can. And in the weakest band neither is right: there the unit does something else.
+# On pocket, "a name" is as precise at the top as the narrower hypothesis: the top *cannot* tell
+# them apart. Recall can: the unit fires on a larger share of the names that were there before. And
+# in the weaker bands the narrower one is wrong: there the unit fires on new names as well.
 
 # %% [markdown]
 # ### Ask the neighbours
@@ -524,12 +530,13 @@ claim("feature_cause.better_basis", shares["features, best first"][at],
 # %% [markdown]
 # ### The small circuit of one fact
 #
-# One prompt, its twin with another subject, and the twelve features that restore most. The table
-# says where each differs most between the runs, and what it otherwise fires on. Which of them mark
+# One prompt, its twin with another subject, and the twelve features that restore most. (Of eight
+# facts we show the one whose twin differs least.) The table says where each differs most between
+# the runs, what it fires on most elsewhere, and which words it promotes. Which of them are *about*
 # the subject, and which already say something about the answer?
 
 # %%
-facts = mi.prompts.facts(model, 16, seed=0)
+facts = mi.prompts.facts(model, n_prompts, seed=0)
 
 
 def carriers(i):
@@ -542,19 +549,22 @@ def carriers(i):
 
 
 circuits = [carriers(i) for i in range(8)]
-run, carrying = circuits[0]
-print(f"{facts.clean[0]} →{facts.answers[0]}   (twin: {facts.corrupt[0]} →{facts.wrong[0]})")
+changed = (facts.clean_tokens != facts.corrupt_tokens).sum(1).tolist()
+which = min(range(8), key=lambda i: changed[i])
+run, carrying = circuits[which]
+for text, answer in ((facts.clean, facts.answers), (facts.corrupt, facts.wrong)):
+    print(f"{text[which]} →{answer[which]}")
 
 # %%
-here = mi.sae.unit_activations(model, sae, facts.clean_tokens[:1])[0]
-there = mi.sae.unit_activations(model, sae, facts.corrupt_tokens[:1])[0]
+here, there = (mi.sae.unit_activations(model, sae, prompts[[which]])[0]
+               for prompts in (facts.clean_tokens, facts.corrupt_tokens))  # fmt: skip
 text_tokens = tokens[real]
 rows = []
 for u in carrying[:12]:
     at = int((here - there)[:, u].abs().argmax())
     fires = acts[:, u].topk(3).indices
     rows.append({
-        "unit": u, "estimate": run.scores[u], "at": words[facts.clean_tokens[0, at]],
+        "unit": u, "estimate": run.scores[u], "at": words[facts.clean_tokens[which, at]],
         "clean": here[at, u], "corrupt": there[at, u],
         "fires most on": ", ".join(words[i].strip() for i in text_tokens[fires].tolist()),
         "promotes": ", ".join(words[i].strip() for i in logits[u].topk(4).indices.tolist()),
@@ -562,8 +572,12 @@ for u in carrying[:12]:
 mi.figures.table(rows, title="The features that carry one fact", subtitle=mi.model_id(model))
 
 # %% [markdown]
-# Is this *this* fact's circuit, or would the features of any fact do? Each fact is restored by its
-# own sixteen, and by the sixteen of another fact.
+# On pocket the answer is sobering: all of them act at the subject, and hardly one is about it. Most
+# fire hardest on something else, such as names of people, and promote words that have nothing to do
+# with the answer. The fact is carried by a *combination* of units that each do other work as well.
+#
+# Is this *this* fact's combination, or would the features of any fact do? Each fact is restored by
+# its own sixteen, and by the sixteen of another fact.
 
 # %%
 own = [run.share(order[:16]) for run, order in circuits]
@@ -599,9 +613,9 @@ claim("feature_units.neurons", count["features"], control=count["neurons"])
 claim("feature_units.heads", count["features"], control=count["heads"])
 
 # %% [markdown]
-# Fewest are the heads. That does not make them the best units: a head moves many numbers at once,
-# and the same head moves other things in other prompts. The count says how *concentrated* a
-# behaviour is in each kind of unit. It does not say how well we understand one of them.
+# On pocket the fewest are the heads. That does not make them the best units: a head moves many
+# numbers at once, and the same head moves other things in other prompts. The count says how
+# *concentrated* a behaviour is in each kind of unit, not how well we understand one of them.
 
 # %% [markdown] tags=["task"] minutes=10 difficulty=2
 # ### Exercise 5: how many are needed?
@@ -701,7 +715,8 @@ claim("feature_limits.missed", sum(probes[row["label"]] for row in missed) / 5,
 #
 # The information is not lost: it is spread over many units. Compare a narrow dictionary, trained
 # above, with the large one: how many units of the large one fire (nearly) only where a given narrow
-# unit fires? The control shuffles the narrow unit's activations over the tokens.
+# unit fires? The control shuffles the narrow unit's activations over the tokens. (This takes a
+# large dictionary. Where the one of section 1 was trained here, it is compared with itself.)
 
 
 # %%
@@ -759,14 +774,21 @@ year = torch.tensor([float(s.labels["start"]) for s in spans])[kept]
 at_years = mi.sae.read_tokens(model, site, years.tokens, at_start)
 tiles = sae.encode(at_years)
 often = [u for u in range(sae.d_sae) if 8 <= int((tiles[:, u] > 0).sum()) < len(year) / 2]
-often.sort(key=lambda u: float(year[tiles[:, u].cpu() > 0].std()))
+often = often or tiles.sum(0).topk(12).indices.tolist()  # none: the busiest ones
+narrowest = sorted(often, key=lambda u: float(year[tiles[:, u].cpu() > 0].std().nan_to_num(99)))
+pieces = sorted(narrowest[:12], key=lambda u: float(year[tiles[:, u].cpu() > 0].mean()))
+
+# %% [markdown]
+# The twelve units that keep to the narrowest stretch of years, and how strongly each fires in every
+# decade, relative to its own best one.
 
 # %%
-mi.figures.scatter(
-    torch.cat([year[tiles[:, u].cpu() > 0] for u in often[:8]]),
-    torch.cat([tiles[tiles[:, u] > 0, u].cpu() for u in often[:8]]),
-    groups=[f"F{u}" for u in often[:8] for _ in range(int((tiles[:, u] > 0).sum()))],
-    xlabel="year", ylabel="activation", title="Units cut the line of years into pieces",
+decade = torch.nn.functional.one_hot((year // 10).long(), 10).float()
+by_decade = (decade.T @ tiles[:, pieces].cpu()) / decade.sum(0).clamp_min(1)[:, None]
+mi.figures.heatmap(
+    (by_decade / by_decade.amax(0).clamp_min(1e-6)).T, center=None, limit=1,
+    x=[f"{d}0 to {d}9" for d in range(10)], y=[f"F{u}" for u in pieces], xlabel="year",
+    ylabel="unit", colorbar="mean activation", title="Units cut the line of years into pieces",
     subtitle=mi.model_id(model),
 )  # fmt: skip
 
