@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from mi_helpers import sae as S
-from mi_helpers.sae import sparse
-from mi_helpers.sae.step import batch_loss
+from mi_helpers.sae import sparse, step
 
 D_IN, D_SAE, BATCH = 12, 64, 96
 
@@ -36,16 +35,16 @@ def plain_training(run: S.Run, steps: int) -> dict[str, torch.Tensor]:
     recipe, silent = run.recipe, torch.zeros(D_SAE)
     p = {name: value.clone().contiguous().requires_grad_() for name, value in run.p.items()}
     adam = torch.optim.Adam(p.values(), fused=False, foreach=False)
-    for step in range(steps):
-        x = run.stream.batch(BATCH, (0, step * BATCH))[0] * run.scale
+    for done in range(steps):
+        x = run.stream.batch(BATCH, (0, done * BATCH))[0] * run.scale
         dead = silent > recipe.dead_after
-        loss = batch_loss(p, x, recipe, recipe.penalty_scale(step), dead, dense=True)
+        loss = step.batch_loss(p, x, recipe, recipe.penalty_scale(done), dead, dense=True)
         adam.zero_grad()
         loss.total.backward()
         with torch.no_grad():
             along = (p["W_dec"].grad * p["W_dec"]).sum(-1, keepdim=True)
             p["W_dec"].grad -= along * p["W_dec"]
-        adam.param_groups[0]["lr"] = recipe.rate(step)
+        adam.param_groups[0]["lr"] = recipe.rate(done)
         adam.step()
         with torch.no_grad():
             p["W_dec"] /= p["W_dec"].norm(dim=-1, keepdim=True)
@@ -79,10 +78,10 @@ def test_few_or_many_active_units_give_the_same(bias: float) -> None:
     x, dead = random(BATCH, D_IN, seed=4), torch.zeros(D_SAE, dtype=torch.bool)
     share, found = None, {}
     for dense in (None, True):
-        loss = batch_loss(p, x, recipe, 1.0, dead, dense=dense)
+        loss = step.batch_loss(p, x, recipe, 1.0, dead, dense=dense)
         share = float(loss.active.sum()) / (BATCH * D_SAE)
         found[dense] = (loss, *torch.autograd.grad(loss.total, list(p.values())))
-    assert (0 < share < 1 / 12) if bias else share > 1 / 12
+    assert (0 < share < step.MOST_ACTIVE / 2) if bias else share > 2 * step.MOST_ACTIVE
     assert torch.equal(found[None][0].active, found[True][0].active)
     for mine, plain in zip(found[None][1:], found[True][1:], strict=True):
         torch.testing.assert_close(mine, plain, atol=1e-5, rtol=1e-4)

@@ -19,7 +19,7 @@ from mi_helpers.sae.core import activate
 from mi_helpers.sae.recipe import Recipe
 from mi_helpers.sae.sparse import Code, largest, top
 
-MOST_ACTIVE = 1 / 12
+MOST_ACTIVE = 1 / 8
 """Above this share of active units, dense products are faster."""
 ROWS = 512
 """So many inputs are encoded at once where each can choose its units alone: they stay in cache."""

@@ -1,0 +1,88 @@
+"""Environments for the trainers that bench_sae.py compares with, each its own, in build/bench.
+
+    python benchmarks/sae_peers.py            make those that are missing (about a minute each)
+
+They cannot share ours: SAELens needs transformer-lens below 4. An environment is made anew when its
+requirements below change. One that cannot be made is named with the reason, and left out.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tools"))
+
+import setup_env  # noqa: E402
+
+FOLDER = ROOT / "build" / "bench"
+REQUIREMENTS = {
+    "sae-lens": ("sae-lens==6.54.12", "transformer-lens==3.9.0", "transformers==5.23.0"),
+    "eai-sparsify": ("eai-sparsify==1.3.3", "transformers==5.23.0"),
+}
+
+
+class PeerError(Exception):
+    """Why a peer's environment is not there."""
+
+
+def python_of(peer: str) -> Path:
+    """The interpreter of a complete environment.
+
+    Raises:
+        PeerError: it is not there, or of other requirements; says how to make it.
+    """
+    if _stamp(peer).is_file() and _stamp(peer).read_text(encoding="utf-8") == _wanted(peer):
+        return _python(peer)
+    raise PeerError(f"no environment for {peer}: make it with python benchmarks/sae_peers.py")
+
+
+def make(peer: str) -> Path:
+    """The interpreter of a peer's environment, which is made if need be.
+
+    Raises:
+        PeerError: it could not be made.
+    """
+    try:
+        return python_of(peer)
+    except PeerError:
+        print(f"making {FOLDER / peer}", file=sys.stderr)
+    _run(peer, sys.executable, "-m", "venv", "--clear", FOLDER / peer)
+    pip = [_python(peer), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    torch = f"torch=={setup_env.locked_torch()}"
+    if not setup_env.install_cpu_torch(pip, torch):
+        _run(peer, *pip, torch)
+    uv = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", _python(peer)]
+    has_uv = subprocess.run([*uv[:3], "--version"], stdout=-3, stderr=-3).returncode == 0
+    _run(peer, *(uv if has_uv else pip), torch, *REQUIREMENTS[peer])
+    _stamp(peer).write_text(_wanted(peer), encoding="utf-8")
+    return _python(peer)
+
+
+def _python(peer: str) -> Path:
+    return FOLDER / peer / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+
+def _stamp(peer: str) -> Path:
+    return FOLDER / peer / "mi-requirements.txt"
+
+
+def _wanted(peer: str) -> str:
+    return "\n".join((f"torch=={setup_env.locked_torch()}", *REQUIREMENTS[peer])) + "\n"
+
+
+def _run(peer: str, *command: object) -> None:
+    done = subprocess.run([str(part) for part in command], stderr=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise PeerError(f"{peer} could not be installed: {done.stderr.strip()[-300:]}")
+
+
+if __name__ == "__main__":
+    for name in REQUIREMENTS:
+        try:
+            print(make(name))
+        except PeerError as err:
+            print(f"{name} is left out: {err}", file=sys.stderr)
