@@ -175,13 +175,14 @@ def best_units(
     labels = {n: y for n, y in labels.items() if min(y[first].sum(), y[~first].sum()) > 0}
     if not labels:
         raise ValueError("no label is in both parts of the texts: draw more, in mixed order")
-    near = _correlations(acts[first], torch.stack([y[first] for y in labels.values()], -1))
+    seen, unseen = acts[first], acts[~first]
+    near = _correlations(seen, torch.stack([y[first] for y in labels.values()], -1))
     near = near.topk(min(candidates, acts.shape[1]), dim=0).indices
     rows = []
     for (name, label), units in zip(labels.items(), near.T, strict=True):
-        found = detection(acts[first][:, units], label[first])
+        found = detection(seen[:, units], label[first])
         unit, threshold = units[found.best()], found.threshold[found.best()]
-        judged = detection(acts[~first][:, unit, None], label[~first], threshold=threshold[None])
+        judged = detection(unseen[:, unit, None], label[~first], threshold=threshold[None])
         scores = {k: float(getattr(judged, k)) for k in ("precision", "recall", "f1", "auroc")}
         base = float(label.float().mean())
         rows.append({"label": name, "unit": int(unit), **scores, "base": base})
