@@ -6,8 +6,8 @@ Reads jobs from standard input, one JSON object a line, and answers each with on
 environment has is imported at the top. All train with Adam, from scratch, on the CPU, in single
 precision, with the same number of steps, batch, width, peak learning rate and dead-unit window;
 what a library does beyond that (initial weights, schedule, clipping, bookkeeping) is its own.
-SAELens's `use_sparse_activations` fails on a CPU (its bookkeeping sums a sparse tensor), so its
-default is used.
+SAELens's option `use_sparse_activations` is left off, as by default: on a CPU its backward pass
+stops at an operation that sparse tensors lack.
 """
 
 from __future__ import annotations
