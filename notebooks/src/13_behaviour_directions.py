@@ -62,16 +62,20 @@ check.patch_along(patch_along)
 # %%
 from mi_helpers import steering
 
-layer = model.cfg.n_layers // 2
+n_layers = model.cfg.n_layers
+small = n_layers < 12  # a larger model gets fewer prompts and layers, to keep the time in bounds
+layers = sorted({*range(0, n_layers, max(1, n_layers // 6)), n_layers - 1})
+layer = layers[len(layers) // 2]
 hook = f"blocks.{layer}.hook_resid_post"
-train = mi.prompts.sentiment(model, 64, seed=1)
-held_out = mi.prompts.sentiment(model, 48, seed=2, split="test")
+train = mi.prompts.sentiment(model, 64 if small else 24, seed=1)
+held_out = mi.prompts.sentiment(model, 48 if small else 8, seed=2, split="test")
 
 
-def sides(prompts, layer=layer, position=-1):
-    """Activations of the praising and of the blaming member of each pair, [pair d_model] each."""
+# %%
+def sides(prompts):
+    """Last activations of the praising and of the blaming member of each pair, [pair d_model]."""
     clean, corrupt = (
-        steering.collect(model, tokens, layers=[layer], position=position)[0]
+        steering.collect(model, tokens, layers=[layer])[0]
         for tokens in (prompts.clean_tokens, prompts.corrupt_tokens)
     )
     praise = [label["sentiment"] == "good" for label in prompts.labels]
@@ -82,7 +86,8 @@ def sides(prompts, layer=layer, position=-1):
 # %%
 good, bad = sides(train)
 sentiment = steering.class_means(good, bad)
-strangers = torch.randn(10, model.cfg.d_model, generator=torch.Generator().manual_seed(0))
+n_random = 10 if small else 4
+strangers = torch.randn(n_random, model.cfg.d_model, generator=torch.Generator().manual_seed(0))
 strangers = strangers.to(model.cfg.device)
 
 
@@ -139,13 +144,12 @@ twin = model.run_with_cache(held_out.corrupt_tokens, names_filter=hook)[1][hook]
 flipped = verdict(tokens=held_out.corrupt_tokens)
 
 
-def patched(change, positions=(-1,)):
+def patched(change):
     """How far the verdict moves to the twin's: 0 not at all, 1 all the way."""
 
     def hook_fn(acts, hook):
         acts = acts.clone()
-        at = list(positions)
-        acts[:, at] = change(acts[:, at], twin[:, at])
+        acts[:, -1] = change(acts[:, -1], twin[:, -1])
         return acts
 
     with model.hooks(fwd_hooks=[(hook, hook_fn)]):
@@ -165,7 +169,7 @@ moves = {
     "everything": patched(lambda acts, source: source),
 }
 mi.figures.bars(
-    list(moves.values()), list(moves), title="One direction carries much of the verdict",
+    list(moves.values()), list(moves), title="One direction against all of them",
     ylabel="share of the way to the twin's", subtitle=mi.model_id(model),
 )  # fmt: skip
 
@@ -202,7 +206,7 @@ places = {"words of opinion": opinion, "full stops": after & (tokens == stop),
 
 
 # %%
-names = [f"blocks.{i}.hook_resid_post" for i in range(model.cfg.n_layers)]
+names = [f"blocks.{i}.hook_resid_post" for i in layers]
 streams = model.run_with_cache(held_out.corrupt_tokens, names_filter=names)[1]
 
 
@@ -215,17 +219,15 @@ def moved_by(layer, mask):
 
 
 # %%
-by_place = torch.tensor(
-    [[moved_by(i, mask) for mask in places.values()] for i in range(model.cfg.n_layers)]
-)
+by_place = torch.tensor([[moved_by(i, mask) for mask in places.values()] for i in layers])
 mi.figures.heatmap(
-    by_place, title="Which tokens keep the opinion", x=list(places), text=".2f", ylabel="layer",
-    y=[f"L{i}" for i in range(model.cfg.n_layers)], colorbar="share of the way to the twin's",
+    by_place, title="Which tokens keep the opinion, layer by layer", x=list(places), text=".2f",
+    y=[f"L{i}" for i in layers], ylabel="layer", colorbar="share of the way to the twin's",
     subtitle=mi.model_id(model),
 )  # fmt: skip
 
 # %%
-claim("sentiment.at_the_end", by_place[layer, 3], control=by_place[0, 3])
+claim("sentiment.at_the_end", by_place[layers.index(layer), 3], control=by_place[0, 3])
 claim("sentiment.no_summary", by_place[:, 1].max(), control=by_place[:, 0].max())
 
 # %% [markdown]
@@ -244,9 +246,10 @@ claim("sentiment.no_summary", by_place[:, 1].max(), control=by_place[:, 0].max()
 # model is.
 
 # %%
-asked = [mi.prompts.refusal(model, 16, seed=seed) for seed in range(10, 18)]
-chosen_on = [mi.prompts.refusal(model, 8, seed=seed) for seed in (30, 31)]
-judged_on = [mi.prompts.refusal(model, 12, seed=seed, split="test") for seed in range(20, 24)]
+n_sets = 4 if small else 1
+asked = [mi.prompts.refusal(model, 16, seed=seed) for seed in range(10, 10 + 2 * n_sets)]
+chosen_on = [mi.prompts.refusal(model, 8, seed=seed) for seed in (30, 31)[:n_sets]]
+judged_on = [mi.prompts.refusal(model, 12, seed=20 + i, split="test") for i in range(n_sets)]
 print(asked[0].clean[0], asked[0].answers[0], "\n" + asked[0].corrupt[0], asked[0].wrong[0])
 
 # %% [markdown]
@@ -268,30 +271,38 @@ def declines(sets, harmful=True):
     return torch.cat(odds)
 
 
+for kind, harmful in (("harmful", True), ("harmless", False)):
+    print(
+        f"{(declines(judged_on, harmful) > 0).float().mean():.0%} of {kind} requests are declined"
+    )
+
 # %% [markdown]
+# On `pocket` that is all and none. Where the two hardly differ, as in a GPT-2 that was never
+# trained to decline, there is nothing to remove: the cells of this section and the next still run,
+# and what they show says nothing about that model.
+#
 # **Select by effect.** One candidate for each layer, after its attention, and each of the last
 # positions: the difference of means, harmful less harmless. Remove each in turn, on requests that
 # it was not made from.
 
 # %%
-n_layers = model.cfg.n_layers
-layers = sorted({*range(0, n_layers, max(1, n_layers // 6)), n_layers - 1})
-positions = range(-6, 0)
+positions = list(range(-6, 0))
 
 
-def contrast(sets, position):
-    """Activations of harmful and of harmless requests at a position, [layer prompt d_model]."""
-    options = dict(site="resid_mid", layers=layers, position=position)
-    harmful = [steering.collect(model, p.clean_tokens, **options) for p in sets]
-    harmless = [steering.collect(model, p.corrupt_tokens, **options) for p in sets]
-    return torch.cat(harmful, dim=1), torch.cat(harmless, dim=1)
+def contrast(sets):
+    """Activations of harmful and of harmless requests, [layer prompt position d_model] each."""
+    hooks = [steering.place("resid_mid", i) for i in layers]
+    found = []
+    for prompts in sets:
+        for tokens in (prompts.clean_tokens, prompts.corrupt_tokens):
+            cache = model.run_with_cache(tokens, names_filter=hooks, return_type=None)[1]
+            found.append(torch.stack([cache[hook][:, positions] for hook in hooks]))
+    return torch.cat(found[::2], dim=1), torch.cat(found[1::2], dim=1)
 
 
 # %%
-means = {}
-for position in positions:
-    harmful, harmless = contrast(asked, position)
-    means[position] = (harmful - harmless).mean(1)
+harmful, harmless = contrast(asked)
+means = (harmful - harmless).mean(1)  # [layer position d_model]
 
 
 def without(direction):
@@ -300,7 +311,7 @@ def without(direction):
         return declines(chosen_on).mean()
 
 
-bypass = torch.tensor([[without(means[p][i]) for p in positions] for i in range(len(layers))])
+bypass = torch.tensor([[without(direction) for direction in row] for row in means])
 
 # %% [markdown]
 # Red: the model would rather answer. In which layer and at which position was the direction that
@@ -315,7 +326,7 @@ mi.figures.heatmap(
 
 # %%
 row, column = divmod(int(bypass.argmin()), len(positions))
-refusal = means[positions[column]][row]
+refusal = means[row, column]
 place, position = layers[row], positions[column]
 print(f"layer {place}, position {position}, norm {refusal.norm():.2f}")
 
@@ -331,10 +342,11 @@ random_declined = torch.stack([declined(one) for one in strangers]).mean()
 claim("refusal.bypass", declined(refusal), control=random_declined)
 
 # %% [markdown]
-# It is read late and at the end: by then the last layers have looked up the request. Removing an
-# earlier direction does nothing, since what a request is about stands in its own words.
+# On `pocket` it is read late and at the end: by then the last layers have looked up the request.
+# Removing an earlier direction does nothing, since what a request is about stands in its own words.
 #
-# **Add it**, and harmless requests are declined. The strength is counted in lengths of the vector.
+# **Add it** to harmless requests. Are they declined? The strength is counted in lengths of the
+# vector.
 
 # %%
 vector = steering.new_vector(model, refusal, place, method="class_means", site="resid_mid")
@@ -353,7 +365,7 @@ curves["random"] = torch.stack(
     [torch.stack([induced(one, s) for one in randoms]).mean() for s in strengths]
 )
 mi.figures.lines(
-    curves, title="Harmless requests declined", x=strengths, xlabel="strength",
+    curves, title="Harmless requests, the direction added", x=strengths, xlabel="strength",
     ylabel="share declined", subtitle=mi.model_id(model),
 )  # fmt: skip
 
@@ -405,11 +417,14 @@ claim("refusal.weights", (at_run_time - for_good).abs().max(),
 
 
 # %%
+end = model.tokenizer.eos_token
+
+
 def reply(text):
-    """The model's greedy reply."""
+    """The model's greedy reply, up to the end of its text."""
     tokens = model.to_tokens(text)
     options = dict(max_new_tokens=16, do_sample=False, verbose=False, stop_at_eos=False)
-    return model.to_string(model.generate(tokens, **options)[0, tokens.shape[1] :])
+    return model.to_string(model.generate(tokens, **options)[0, tokens.shape[1] :]).split(end)[0]
 
 
 rows = []
@@ -454,9 +469,9 @@ claim("refusal.specific", max(lost[name] for name in others), control=lost["decl
 # times?
 
 # %%
-stack = torch.stack([means[p][i] for p in positions for i in range(len(layers))])
-names = [f"L{layers[i]} at {p}" for p in positions for i in range(len(layers))]
-kept = bypass.T.flatten().argsort()[:8].tolist()
+stack = means.flatten(0, 1).cpu()
+names = [f"L{i} at {p}" for i in layers for p in positions]
+kept = bypass.flatten().argsort()[:8].tolist()
 unit = stack[kept] / stack[kept].norm(dim=1, keepdim=True)
 mi.figures.heatmap(
     unit @ unit.T, title="Cosine of the eight most effective", x=[names[i] for i in kept],
@@ -468,10 +483,14 @@ mi.figures.heatmap(
 # And two *behaviours*: do the directions of sentiment and of refusal share anything? The cosine
 # says. The control is the same behaviour twice: refusal, found on either half of the requests.
 
+
 # %%
-halves = []
-for sets in (asked[::2], asked[1::2]):
-    halves.append(steering.class_means(*(acts[row] for acts in contrast(sets, position))))
+def at_choice(sets):
+    """Activations of harmful and of harmless requests where the direction was read."""
+    return [acts[row, :, column] for acts in contrast(sets)]
+
+
+halves = [steering.class_means(*at_choice(sets)) for sets in (asked[::2], asked[1::2])]
 
 
 def cosine(one, other):
@@ -499,9 +518,9 @@ mi.figures.table([{"removed": name} | row for name, row in left.items()],
 claim("directions.span", max(left["both"].values()), control=max(left["their sum"].values()))
 
 # %% [markdown]
-# Each direction takes away its own behaviour and leaves the other's. Their sum leaves the
-# difference of the two in place, and part of both behaviours with it. Remove the plane, not the
-# sum.
+# On `pocket` each direction takes away its own behaviour and leaves the other's. Their sum leaves
+# the difference of the two in place, and part of both behaviours with it. Remove the plane, not
+# the sum.
 
 # %% [markdown]
 # Where cosines are small, there are several handles on one behaviour. To remove a *span*,
@@ -538,10 +557,9 @@ check.remove_span(remove_span)
 
 
 # %%
-def readable(shuffle=False):
-    """Held-out accuracy of a fresh probe at the selected layer and position."""
-    fitted = [acts[row] for acts in contrast(asked, position)]
-    tested = [acts[row] for acts in contrast(judged_on, position)]
+def readable(fitted, shuffle=False):
+    """Held-out accuracy of a fresh probe fitted on activations of harmful and harmless requests."""
+    tested = at_choice(judged_on)
     if shuffle:
         coins = torch.rand(len(fitted[0]), generator=torch.Generator().manual_seed(0)) < 0.5
         coins = coins.to(fitted[0].device)[:, None]
@@ -558,12 +576,12 @@ def share_declined():
     return (declines(judged_on) > 0).float().mean().item()
 
 
-by_rank, removed = [(share_declined(), readable())], [refusal]
+by_rank, removed = [(share_declined(), readable(at_choice(asked)))], [refusal]
 for _ in range(3):
     with steering.project_out(model, torch.stack(removed)):
-        by_rank.append((share_declined(), readable()))
-        left_over = contrast(asked, position)
-    removed.append(steering.class_means(*(acts[row] for acts in left_over)))
+        left_over = at_choice(asked)
+        by_rank.append((share_declined(), readable(left_over)))
+    removed.append(steering.class_means(*left_over))
 mi.figures.lines(
     {"declined": [left for left, _ in by_rank], "read by a fresh probe": [r for _, r in by_rank]},
     title="Directions removed, one after the other", x=["none", "one", "two", "three"],
@@ -576,12 +594,13 @@ claim(
     "rank.first_direction", by_rank[0][0] - by_rank[1][0], control=by_rank[0][0] - random_declined
 )
 with steering.project_out(model, refusal):
-    claim("erasure.still_readable", readable(), control=readable(shuffle=True))
+    shuffled = readable(at_choice(asked), shuffle=True)
+claim("erasure.still_readable", by_rank[1][1], control=shuffled)
 
 # %% [markdown]
-# The behaviour is gone, and the *concept* is still there: a probe finds it along other directions.
-# To stop a model from acting on something is not to make it forget. And the reverse of section 1
-# holds: not everything that can be read is used.
+# On `pocket` the behaviour is gone, and the *concept* is still there: a probe finds it along other
+# directions. To stop a model from acting on something is not to make it forget. And what section 1
+# warned of holds: not everything that can be read is used.
 #
 # ## 4. Rewriting one fact
 #
@@ -616,18 +635,22 @@ def rank_one_edit(W, C, k, v_new):
 check.rank_one_edit(rank_one_edit)
 
 # %% [markdown]
-# The fact: the capital of France, to become Rome. Three phrasings make the edit, the others test
-# whether it is more than a memorised sentence, and other countries whether they are left in peace.
+# Four facts, each to be changed: the capital of France is to become Rome, and so on. Three
+# phrasings make an edit; the others test whether it is more than a memorised sentence
+# (*paraphrases*), and other countries whether they are left in peace (*neighbours*). One edit is an
+# anecdote, so each number below is the mean over the four. (A larger model gets one only, to keep
+# the time in bounds.)
 
 # %%
 from mi_data.pocket import lexicon
 
-subject, old, new = "France", " Paris", " Rome"
+wanted = {"France": "Rome", "Japan": "Cairo", "Sweden": "Warsaw", "England": "Beijing"}
+subjects = list(wanted)[: 4 if small else 1]
+neighbours = ["Germany", "Spain", "Russia", "Greece", "Austria", "Ireland", "Norway", "Denmark"]
+capitals = dict(lexicon.FACTS["capital"]["facts"])
 phrasings = lexicon.FACTS["capital"]["phrasings"]
 edit_on, test_on = phrasings[:3], phrasings[3:]
-neighbours = ["Germany", "Spain", "England", "Russia", "Japan", "China", "Egypt", "Greece"]
-capitals = dict(lexicon.FACTS["capital"]["facts"])
-ids = {word: mi.prompts.single_token(model, word) for word in (old, new)}
+ids = {name: mi.prompts.single_token(model, f" {name}") for name in capitals.values()}
 
 
 def prompt_of(phrasing, country):
@@ -639,46 +662,70 @@ def prompt_of(phrasing, country):
 
 
 # %%
-def prefers(phrasing, country, right, wrong):
-    """Logit of one answer minus that of another."""
-    with torch.no_grad():
-        logits = model(prompt_of(phrasing, country)[0][None])[0, -1]
-    return (logits[right] - logits[wrong]).item()
-
-
-def judge():
-    """Share of prompts that give the new capital, by kind; and of neighbours that keep theirs."""
-    right = {name: mi.prompts.single_token(model, f" {capitals[name]}") for name in neighbours}
-    asked = {"efficacy": [prefers(p, subject, ids[new], ids[old]) > 0 for p in edit_on],
-             "paraphrases": [prefers(p, subject, ids[new], ids[old]) > 0 for p in test_on],
-             "neighbours": [prefers(p, name, right[name], ids[new]) > 0
-                            for p in phrasings[:3] for name in neighbours]}  # fmt: skip
-    return {name: sum(passed) / len(passed) for name, passed in asked.items()}
+def answers(phrasings, country):
+    """Logits of the next word for each phrasing, [phrasing d_vocab]."""
+    rows = [prompt_of(phrasing, country)[0] for phrasing in phrasings]
+    padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+    return model(padded)[torch.arange(len(rows)), [len(row) - 1 for row in rows]]
 
 
 # %%
-before = judge()
+@torch.no_grad()
+def prefers(phrasings, country, one, other):
+    """Logit of one capital minus that of another, for each phrasing."""
+    logits = answers(phrasings, country)
+    return logits[:, ids[one]] - logits[:, ids[other]]
+
+
+def judge(subject):
+    """Share of questions that give the new capital; and of those about neighbours that do not."""
+    new, old = wanted[subject], capitals[subject]
+    kept = [prefers(edit_on, name, capitals[name], new) for name in neighbours]
+    asked = {"efficacy": prefers(edit_on, subject, new, old),
+             "paraphrases": prefers(test_on, subject, new, old),
+             "neighbours": torch.cat(kept)}  # fmt: skip
+    return {name: (margin > 0).float().mean().item() for name, margin in asked.items()}
+
+
+# %%
+def mean(results):
+    """The mean of several verdicts, each a dict."""
+    results = list(results)
+    return {name: sum(row[name] for row in results) / len(results) for name in results[0]}
+
+
+before = mean(judge(subject) for subject in subjects)
 print(before)
 
 # %% [markdown]
-# **Which layer?** First ask causal tracing: put each MLP's output for France, at the country, into
-# the run that asks about another country. Then edit each layer in turn, and compare.
+# **Which layer?** First ask causal tracing: put each MLP's output at the country into the run that
+# asks about another country, the one whose capital is the new answer, and see how much of the old
+# answer comes back. Then edit each layer in turn, and compare.
 
 # %%
-one = mi.prompts.from_texts(
-    model, ["The capital of France is"], ["The capital of Italy is"], [old], [new]
-)
-at = prompt_of("The capital of {s} is", subject)[1]
 from mi_helpers.patching import LogitDiff, OtherRun, Where, patch_sweep
 
-traced = patch_sweep(
-    model, one.corrupt_tokens, OtherRun(one.clean_tokens), LogitDiff(one.answer_tokens),
-    site="mlp_out", over=("layer",), where=Where(positions=[at]), progress=False,
-).recovery()  # fmt: skip
+owner = {capital: country for country, capital in capitals.items()}
+
+
+def trace(subject):
+    """The share of the old answer that each layer's MLP brings back at the country, [layer]."""
+    texts = [[edit_on[0].format(s=name)] for name in (subject, owner[wanted[subject]])]
+    words = [[f" {name}"] for name in (capitals[subject], wanted[subject])]
+    one = mi.prompts.from_texts(model, *texts, *words)
+    return patch_sweep(
+        model, one.corrupt_tokens, OtherRun(one.clean_tokens), LogitDiff(one.answer_tokens),
+        site="mlp_out", over=("layer",), progress=False,
+        where=Where(positions=[prompt_of(edit_on[0], subject)[1]]),
+    ).recovery()  # fmt: skip
+
+
+traced = torch.stack([trace(subject) for subject in subjects]).mean(0)
 
 # %% [markdown]
-# The key is the mean over the three phrasings; the new value is found by gradient descent on what
-# the MLP writes at the country, so that the model answers Rome. $C$ comes from the grammar's texts.
+# The key is the mean over the three phrasings. The new value is found by gradient descent on what
+# the MLP writes at the country, until the model is sure of the new answer, and no further: an edit
+# that is larger than it needs to be disturbs the neighbours. $C$ comes from the grammar's texts.
 
 # %%
 from mi_data.pocket import generator
@@ -689,100 +736,132 @@ words = torch.cat([model.to_tokens(generator.sample(kind, seed).text)[0, 1:]
                    for kind, n in counts.items() for seed in range(n // less)])  # fmt: skip
 texts = words[: len(words) // 60 * 60].view(-1, 60)
 texts = torch.cat([model.to_tokens("")[:, :1].expand(len(texts), 1), texts], dim=1)
-edited = range(0, n_layers, max(1, n_layers // 6))
+edited = list(range(0, n_layers, max(1, n_layers // 6)))
 covariance = steering.key_covariance(model, texts, edited)
 
 
 # %%
-def edit(layer):
-    """The two factors of the edit of one layer."""
-    rows = [prompt_of(p, subject) for p in edit_on]
+def edit(subject, layer):
+    """The two factors of the edit of one fact in one layer."""
+    rows = [prompt_of(phrasing, subject) for phrasing in edit_on]
     keys = [steering.mlp_keys(model, tokens[None], layer)[0, at] for tokens, at in rows]
     key = torch.stack(keys).mean(0)
-    change = steering.find_value(model, *zip(*rows, strict=True), ids[new], layer)
+    answer = ids[wanted[subject]]
+    change = steering.find_value(model, *zip(*rows, strict=True), answer, layer)
     return steering.rome_key(covariance[layer], key), change
 
 
-# %%
-edits = {i: edit(i) for i in edited}
-outcome = {}
-for i, factors in edits.items():
-    with steering.rank_one(model, i, *factors):
-        outcome[i] = judge()
-mi.figures.lines(
-    {name: [result[name] for result in outcome.values()] for name in before}
-    | {"traced (recovery)": [traced[i] for i in outcome]},
-    title="Where the edit works, and where tracing points", x=[f"L{i}" for i in outcome],
-    xlabel="layer edited", ylabel="share", subtitle=mi.model_id(model),
-)  # fmt: skip
+def judge_inside(subject, layer, key, change):
+    """The verdict on a subject while one layer is edited."""
+    with steering.rank_one(model, layer, key, change):
+        return judge(subject)
+
+
+edits = {i: {subject: edit(subject, i) for subject in subjects} for i in edited}
+outcome = {i: mean(judge_inside(name, i, *edits[i][name]) for name in subjects) for i in edited}
 
 # %% [markdown]
-# Choose the layer in which paraphrases follow and neighbours stay. Then look at the layer that
-# tracing points to *least*, the last one left out: there is nothing after it that could read the
+# Read the figure by columns. In which layers do all three rows of the edit look good? And what did
+# tracing say about them? The last layer is out of the question: nothing after it could read the
 # country.
 
 # %%
-best = max(outcome, key=lambda i: sum(outcome[i].values()))
-random_key = torch.randn(len(edits[best][0]), generator=torch.Generator().manual_seed(0))
-random_key = (random_key * edits[best][0].norm().cpu() / random_key.norm()).to(edits[best][0])
-with steering.rank_one(model, best, random_key, edits[best][1]):
-    by_random_key = judge()
+mi.figures.heatmap(
+    torch.tensor([[outcome[i][name] for i in edited] for name in before]
+                 + [[traced[i] for i in edited]]),
+    title="Where the edit works, and where tracing points", x=[f"L{i}" for i in edited],
+    y=[*before, "traced"], xlabel="layer edited", text=".2f", limit=1, colorbar="share",
+    subtitle=f"{mi.model_id(model)}, mean over {len(subjects)} facts",
+)  # fmt: skip
+
+# %%
+best = max(edited, key=lambda i: sum(outcome[i].values()))
+
+
+def random_key(key):
+    """A random key that is as long."""
+    noise = torch.randn(len(key), generator=torch.Generator().manual_seed(0)).to(key)
+    return noise * key.norm() / noise.norm()
+
+
+factors = {name: (random_key(key), change) for name, (key, change) in edits[best].items()}
+by_random_key = mean(judge_inside(name, best, *factors[name]) for name in subjects)
 claim("edit.paraphrases", outcome[best]["paraphrases"], control=by_random_key["paraphrases"])
 
+# %% [markdown]
+# Now leave out the layer that tracing points to, and the last. In all the others, how often does an
+# edit carry over to new phrasings, and how much of the fact does tracing find?
+
 # %%
-least = min(list(outcome)[:-1], key=lambda i: traced[i].item())
-claim("edit.elsewhere", outcome[least]["paraphrases"], control=traced[least])
+inner = edited[:-1]
+elsewhere = [i for i in inner if i != max(inner, key=lambda i: traced[i].item())]
+works = torch.tensor([outcome[i]["paraphrases"] for i in elsewhere]).mean()
+claim("edit.elsewhere", works, control=traced[elsewhere].mean())
 
 # %% [markdown]
-# So tracing does not say where an edit works. Where a fact is *read* and where it can be
-# *overwritten* are two questions.
+# So on `pocket` tracing does not say where an edit works: it works in layers that tracing finds
+# nearly empty. Large models are no different [@hase2023localization]. Where a fact is *read* and
+# where it can be *overwritten* are two questions.
 #
-# **Against fine-tuning** of the same matrix on the same three prompts, in small steps, until it
-# says Rome as surely as the edit makes it.
+# **Against fine-tuning** of the same matrix on the same three prompts, in small steps, until it is
+# as sure of the new answer as the edit makes it.
 
 
 # %%
-def surprise():
-    """Mean of -log p(Rome) on the three prompts of the edit."""
-    logits = [model(prompt_of(phrasing, subject)[0][None])[0, -1] for phrasing in edit_on]
-    return -torch.stack(logits).log_softmax(-1)[:, ids[new]].mean()
+def surprise(subject):
+    """Mean of -log p(new capital) on the three prompts of the edit."""
+    return -answers(edit_on, subject).log_softmax(-1)[:, ids[wanted[subject]]].mean()
 
 
-with torch.no_grad(), steering.rank_one(model, best, *edits[best]):
-    as_sure = surprise().item()
+def sureness(subject):
+    """The surprise that the edit leaves."""
+    with torch.no_grad(), steering.rank_one(model, best, *edits[best][subject]):
+        return surprise(subject).item()
+
+
 W_out = model.blocks[best].mlp.W_out
-update = torch.zeros_like(W_out, requires_grad=True)
-now, written_at = {}, steering.place("mlp_out", best)
-hooks = [(f"blocks.{best}.mlp.hook_post", lambda acts, hook: now.update(key=acts)),
-         (written_at, lambda acts, hook: acts + now["key"] @ update)]  # fmt: skip
+
 
 # %%
-optimizer = torch.optim.Adam([update], lr=2e-4)
-with model.hooks(fwd_hooks=hooks):
-    for _ in range(100):
-        optimizer.zero_grad()
-        loss = surprise()
-        if loss < as_sure:
-            break
-        loss.backward()
-        optimizer.step()
-    tuned = judge()
+def adding(update):
+    """The model with an update added to `W_out` of the best layer, as a context manager."""
+    now, written = {}, f"blocks.{best}.hook_mlp_out"
+    read = (f"blocks.{best}.mlp.hook_post", lambda acts, hook: now.update(key=acts))
+    write = (written, lambda acts, hook: acts + now["key"] @ update)
+    return model.hooks(fwd_hooks=[read, write])
+
+
+# %%
+def tune(subject):
+    """The verdict on a subject after fine-tuning `W_out` of the best layer."""
+    update, enough = torch.zeros_like(W_out, requires_grad=True), sureness(subject)
+    optimizer = torch.optim.Adam([update], lr=2e-4)
+    with adding(update):
+        for _ in range(100):
+            loss = surprise(subject)
+            if loss < enough:
+                break
+            (update.grad,) = torch.autograd.grad(loss, update)
+            optimizer.step()
+        return judge(subject)
+
 
 # %%
 table = {"as it is": before, "rank-one edit": outcome[best], "random key": by_random_key,
-         "fine-tuning": tuned}  # fmt: skip
+         "fine-tuning": mean(map(tune, subjects))}  # fmt: skip
 mi.figures.table([{"model": name} | row for name, row in table.items()],
-                 title="France, and its neighbours", subtitle=mi.model_id(model))  # fmt: skip
+                 title="Edited countries, and their neighbours",
+                 subtitle=mi.model_id(model))  # fmt: skip
 
 # %%
-claim("edit.neighbours", outcome[best]["neighbours"], control=tuned["neighbours"])
+claim("edit.neighbours", outcome[best]["neighbours"], control=table["fine-tuning"]["neighbours"])
 
 # %% [markdown]
 # Undone, exactly: not one bit of the weights is different.
 
 # %%
 original = W_out.clone()
-with steering.rank_one(model, best, *edits[best]):
+with steering.rank_one(model, best, *edits[best][subjects[0]]):
     inside = (W_out - original).abs().max()
 claim("edit.undone", (W_out - original).abs().max(), control=inside)
 
@@ -791,20 +870,21 @@ claim("edit.undone", (W_out - original).abs().max(), control=inside)
 
 
 # %%
-def look(layer, country):
-    """Rome against the right capital for each phrasing, with an edit of one layer."""
-    right = mi.prompts.single_token(model, f" {capitals[country]}")
-    if right == ids[new]:
-        right = ids[old]
-    with steering.rank_one(model, layer, *edits[layer]):
-        values = [prefers(p, country, ids[new], right) for p in phrasings]
+def look(edit, layer, country):
+    """The new capital against the right one for each phrasing, with one fact edited."""
+    new, right = wanted[edit], capitals[country]
+    with steering.rank_one(model, layer, *edits[layer][edit]):
+        margins = prefers(phrasings, country, new, right)
     return mi.figures.bars(
-        values, [p.format(s="…") for p in phrasings], title=f"{country}: Rome against the truth",
-        xlabel="logit difference", horizontal=True, subtitle=mi.model_id(model),
+        margins, [phrasing.format(s="…") for phrasing in phrasings], horizontal=True,
+        title=f"{edit} edited, {country} asked: {new} (blue) or {right} (red)?",
+        xlabel="logit difference", subtitle=mi.model_id(model),
     )  # fmt: skip
 
 
-mi.figures.explore(look, layer=list(edits), country=[subject, *neighbours], start={"layer": best})
+mi.figures.explore(
+    look, edit=subjects, layer=edited, country=[*subjects, *neighbours], start={"layer": best}
+)
 
 # %% [markdown]
 # ## Summary
@@ -815,7 +895,8 @@ mi.figures.explore(look, layer=list(edits), country=[subject, *neighbours], star
 # - Refusal can hang on one direction: removed, the model answers; added, it declines; and the
 #   weights can be changed so for good.
 # - Removing what a behaviour needs does not remove the concept.
-# - One fact can be rewritten in closed form, and what else changes can be measured.
+# - One fact can be rewritten in closed form, and what else changes can be measured. Where a fact is
+#   read and where it can be overwritten are two questions.
 #
 # **What we have not shown.** That real models' refusals work so: `pocket` learned a toy. That the
 # chosen direction is *the* one: selection by effect finds a good handle, and there may be others.
@@ -824,7 +905,8 @@ mi.figures.explore(look, layer=list(edits), country=[subject, *neighbours], star
 #
 # - Sentiment and its summaries [@tigges2023sentiment]; linear representations [@park2023linear].
 # - Refusal [@arditi2024refusal]; attacks on it [@zou2023attacks].
-# - Rank-one editing [@meng2022rome]; what facts look like inside [@nanda2023facts].
+# - Rank-one editing [@meng2022rome]; tracing is no guide to it [@hase2023localization]; what facts
+#   look like inside [@nanda2023facts].
 
 # %%
 claim.table()
