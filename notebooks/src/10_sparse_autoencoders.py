@@ -39,7 +39,7 @@ x = torch.tensor([[1.5, 0.0]])
 before = x @ W_dec.T  # W_enc is the transpose here, both biases are zero
 f = before.relu()
 rebuilt = f @ W_dec
-print("before", before, "units", f, "rebuilt", rebuilt)
+print("before  ", before, "\nunits   ", f, "\nrebuilt ", rebuilt)
 
 # %%
 by_hand = mi.sae.Sae("relu", W_dec.T.contiguous(), torch.zeros(3), W_dec, torch.zeros(2))
@@ -303,7 +303,7 @@ choices = {
 
 def short_run(kind, option):
     """A small SAE trained for a moment, and how faithful it is to fresh activations."""
-    small = mi.sae.Recipe(kind, d_sae=384, steps=200, batch=256, lr=8e-3, **option)
+    small = mi.sae.Recipe(kind, d_sae=256, steps=150, batch=256, lr=8e-3, **option)
     return mi.sae.fidelity(mi.sae.train(mi.sae.start(stream, small), progress=False).sae(), fresh)
 
 
@@ -863,11 +863,11 @@ claim("truth.trained_model", mean_f1["SAE unit"], control=sum(empty_f1) / len(em
 def beside_published(hook_name):
     """L0 and added loss of a published SAE of GPT-2 small, as published and on our text."""
     if mi.model_id(model) != "gpt2":
-        return f"Not shown: these are SAEs of GPT-2 small, and the model is {mi.model_id(model)}."
+        return mi.figures.table([{"not shown": f"the model is {mi.model_id(model)}, not gpt2"}])
     try:
         published = mi.sae.load_published(hook_name, device=model.cfg.device)
     except FileNotFoundError as error:
-        return f"Not shown: {error}"
+        return mi.figures.table([{"not shown": str(error)}])
     acts = mi.sae.Activations(model, hook_name, held_out, buffer=1 << 14).sample(1000)
     told, here = published.notes["published"], mi.sae.splice_losses(model, published, held_out)
     return mi.figures.table([
