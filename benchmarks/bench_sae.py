@@ -176,8 +176,9 @@ def main(kinds: list[str]) -> None:
     if not kinds:
         versions = ", ".join(wanted[0].replace("==", " ") for wanted in REQUIREMENTS.values())
         note = (
-            f"{versions}, torch {torch.__version__.split('+')[0]}; {THREADS} threads, batches of "
-            f"2,048, k = 32, fastest of {TURNS}; explained variance and L0 in the order of columns."
+            f"{versions}, torch {torch.__version__.split('+')[0]}; {THREADS} thread"
+            f"{'s' * (THREADS > 1)}, batches of 2,048, k = 32, fastest of {TURNS}; explained "
+            "variance and L0 in the order of columns."
         )
         record("sae", rows, note)
 
