@@ -359,9 +359,11 @@ claim("explanation.neighbours", by_quarter[:, -1].mean(), control=by_quarter[:, 
 
 # %%
 before = mi.sae.read_site(model, site, pairs.clean_tokens)
-active = sae.encode(before)[..., unit]
-by_hand = before + (0.0 - active)[..., None] * sae.W_dec[unit]
-after = mi.sae.set_units(sae, {unit: 0.0})(before, None)
+peak = sae.encode(before)[:, 1:].amax((0, 1))
+muted = unit if peak[unit] > 0 else int(peak.argmax())  # the busiest, where that one is silent
+active = sae.encode(before)[..., muted]
+by_hand = before + (0.0 - active)[..., None] * sae.W_dec[muted]
+after = mi.sae.set_units(sae, {muted: 0.0})(before, None)
 assert torch.allclose(after, by_hand, atol=1e-5) and float(active.max()) > 0
 
 # %% [markdown]
@@ -371,8 +373,8 @@ assert torch.allclose(after, by_hand, atol=1e-5) and float(active.max()) > 0
 
 # %%
 f = sae.encode(before)
-f[..., unit] = 0
-moved, shortcut = (new - before + active[..., None] * sae.W_dec[unit]
+f[..., muted] = 0
+moved, shortcut = (new - before + active[..., None] * sae.W_dec[muted]
                    for new in (after, sae.decode(f)))  # fmt: skip
 stray, stray_shortcut = (float(part[:, 1:].norm(dim=-1).mean()) for part in (moved, shortcut))
 claim("feature_cause.nothing_else", stray, control=stray_shortcut)
