@@ -204,6 +204,7 @@ def test_a_run_is_resumed_only_on_its_own_activations(tmp_path) -> None:
         (dict(l1=-1.0), "l1 must not be negative"),
         (dict(lr=0.0), "lr = 0.0"),
         (dict(warm_up=1.5), "warm_up"),
+        (dict(encoder_scale=0.0), "encoder_scale"),
     ],
 )
 def test_an_impossible_recipe_is_refused(change: dict, said: str) -> None:

@@ -21,7 +21,9 @@ from mi_helpers import sae
 from mi_helpers.models import load_model, model_id, untrained
 
 ROWS, HELD_OUT = 8_000, 256
-BASE = sae.Recipe("batchtopk", d_sae=1536, k=32, steps=4000, batch=2048, lr=8e-3, log_every=100)
+BASE = sae.Recipe(
+    "batchtopk", d_sae=1536, k=32, steps=4000, batch=2048, lr=8e-3, encoder_scale=1.0, log_every=100
+)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,9 @@ class Recipe:
     - "jumprelu": squared error + `l0` x number of active units, with the straight-through
       gradient of `bandwidth` for the thresholds [Rajamanoharan et al. 2024].
 
+    The encoder starts as the decoder's transpose times `encoder_scale`: at 1 far too many units
+    answer to each input at first, and all kinds learn more slowly.
+
     The penalties rise from zero over the first `warm_up` share of the steps, which keeps units of
     "relu" and "jumprelu" from dying early; the learning rate falls to zero over the last
     `cool_down` share. A unit is dead when it was silent for the last `dead_after` inputs.
@@ -39,6 +42,7 @@ class Recipe:
     cool_down: float = 0.3
     aux: float = 1 / 32
     dead_after: int = 100_000
+    encoder_scale: float = 0.3
     seed: int = 0
     log_every: int = 50
     mixed_precision: bool = False
@@ -58,6 +62,8 @@ class Recipe:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         if self.lr <= 0 or self.bandwidth <= 0:
             raise ValueError(f"lr = {self.lr} and bandwidth = {self.bandwidth} must be positive")
+        if not 0 < self.encoder_scale <= 1:
+            raise ValueError(f"encoder_scale must be in (0, 1], got {self.encoder_scale}")
         if not (0 <= self.warm_up < 1 and 0 <= self.cool_down <= 1):
             raise ValueError("warm_up and cool_down are shares of the steps, from 0 to 1")
 

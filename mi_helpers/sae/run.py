@@ -81,8 +81,8 @@ class Run:
 def start(stream: Activations, recipe: Recipe | None = None) -> Run:
     """A run at step 0.
 
-    Decoder rows are random unit vectors, the encoder starts as the decoder's transpose, `b_dec` as
-    the mean activation.
+    Decoder rows are random unit vectors, the encoder starts as a part of the decoder's transpose,
+    `b_dec` as the mean activation.
     """
     recipe = recipe or Recipe()
     first = stream.chunk(0)
@@ -95,7 +95,7 @@ def start(stream: Activations, recipe: Recipe | None = None) -> Run:
     W_dec = torch.randn(recipe.d_sae, d_in, generator=generator).to(device)
     W_dec /= W_dec.norm(dim=-1, keepdim=True)
     p = {
-        "W_enc": W_dec.clone().T,
+        "W_enc": (recipe.encoder_scale * W_dec).T,
         "b_enc": torch.zeros(recipe.d_sae, device=device),
         "W_dec": W_dec,
         "b_dec": first.mean(0).float() * scale,
