@@ -37,7 +37,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 import pandas as pd
 import torch
 from checkpoints import save_tiny
-from peers import environment
+from peers import PeerError, make
 from record import record
 from safetensors.torch import save
 from transformer_lens import patching as library
@@ -220,7 +220,11 @@ def report(names: list[str]) -> dict[str, Any]:
     """Every sweep on every model."""
     threads = int(os.environ.get("MI_BENCH_THREADS", "1"))
     torch.set_num_threads(threads)
-    nnsight = environment("nnsight", "nnsight==0.8.1")
+    try:
+        nnsight: Path | None = make("nnsight")
+    except PeerError as err:
+        print(f"nnsight is left out: {err}", file=sys.stderr)
+        nnsight = None
     results: dict[str, Any] = {"threads": threads, "batch": BATCH, "models": {}}
     with (
         tempfile.TemporaryDirectory() as folder,

@@ -5,7 +5,7 @@
     python benchmarks/bench_sae.py topk relu   only these kinds; writes nothing
     MI_BENCH_THREADS=1 python benchmarks/bench_sae.py
 
-Each trainer runs in a process of its own, in its own environment (sae_peers.py makes them; one that
+Each trainer runs in a process of its own, in its own environment (peers.py makes them; one that
 cannot be made is left out), on the same activations in the same order, at the same width, batch,
 learning rate, steps and threads (two). They take turns, three times; a rate is that of the fastest
 turn, setting up included. `ratio` is our rate over the faster peer's. Explained variance and L0 are
@@ -25,14 +25,14 @@ from typing import Any
 
 import torch
 from mi_data.pocket import corpus
+from peers import REQUIREMENTS, PeerError, make
 from record import record
-from sae_peers import REQUIREMENTS, PeerError, make
 from safetensors.torch import save_file
 
 import mi_helpers as mi
 from mi_helpers import sae
 
-TRAINERS = ("ours", *REQUIREMENTS)
+TRAINERS = ("ours", "sae-lens", "eai-sparsify")
 THREADS, TURNS = int(os.environ.get("MI_BENCH_THREADS", "2")), 3
 KINDS = {"ours": sae.KINDS, "sae-lens": ("topk", "batchtopk", "relu"), "eai-sparsify": ("topk",)}
 """What is compared; sparsify trains nothing else."""
@@ -174,7 +174,7 @@ def main(kinds: list[str]) -> None:
             one.process.stdin.close()  # type: ignore[union-attr]
             one.process.wait(60)
     if not kinds:
-        versions = ", ".join(wanted[0].replace("==", " ") for wanted in REQUIREMENTS.values())
+        versions = ", ".join(REQUIREMENTS[name][0].replace("==", " ") for name in TRAINERS[1:])
         note = (
             f"{versions}, torch {torch.__version__.split('+')[0]}; {THREADS} thread"
             f"{'s' * (THREADS > 1)}, batches of 2,048, k = 32, fastest of {TURNS}; explained "

@@ -1,35 +1,89 @@
-"""Environments of their own for the libraries that ours are measured beside."""
+"""Environments for the libraries that ours are measured beside, each its own, in build/bench.
+
+    python benchmarks/peers.py            make those that are missing (about a minute each)
+
+They cannot share ours: SAELens needs transformer-lens below 4. An environment is made anew when its
+requirements below change. One that cannot be made is named with the reason, and left out.
+"""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-import sysconfig
-import venv
 from pathlib import Path
 
-FOLDER = Path(__file__).resolve().parents[1] / "build" / "peers"
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tools"))
+
+import setup_env  # noqa: E402
+
+FOLDER = ROOT / "build" / "bench"
+REQUIREMENTS = {
+    "nnsight": ("nnsight==0.8.1", "transformers==5.23.0"),
+    "sae-lens": ("sae-lens==6.54.12", "transformer-lens==3.9.0", "transformers==5.23.0"),
+    "eai-sparsify": ("eai-sparsify==1.3.3", "transformers==5.23.0"),
+}
 
 
-def environment(name: str, *requirements: str, folder: Path = FOLDER) -> Path | None:
-    """The Python of an environment in build/peers with `requirements`, made on first use.
+class PeerError(Exception):
+    """Why a peer's environment is not there."""
 
-    What this environment has and a peer can use (torch above all) is not installed again. None,
-    after saying so, where the peer cannot be installed: a benchmark then goes on without it.
+
+def python_of(peer: str) -> Path:
+    """The interpreter of a complete environment.
+
+    Raises:
+        PeerError: it is not there, or of other requirements; says how to make it.
     """
-    home, wanted = folder / name, "\n".join(requirements)
-    python = home / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    stamp = home / "made-from.txt"
-    if stamp.exists() and stamp.read_text(encoding="utf-8") == wanted:
-        return python
-    print(f"making an environment for {name}: {home}", file=sys.stderr)
-    venv.create(home, clear=True, with_pip=True)
-    packages = sysconfig.get_path("purelib", vars={"base": str(home), "platbase": str(home)})
-    Path(packages, "shared.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
-    pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    if subprocess.run([*pip, *requirements]).returncode:
-        print(f"{name} could not be installed (pip's message is above)", file=sys.stderr)
-        return None
-    stamp.write_text(wanted, encoding="utf-8")
-    return python
+    if _stamp(peer).is_file() and _stamp(peer).read_text(encoding="utf-8") == _wanted(peer):
+        return _python(peer)
+    raise PeerError(f"no environment for {peer}: make it with python benchmarks/peers.py")
+
+
+def make(peer: str) -> Path:
+    """The interpreter of a peer's environment, which is made if need be.
+
+    Raises:
+        PeerError: it could not be made.
+    """
+    try:
+        return python_of(peer)
+    except PeerError:
+        print(f"making {FOLDER / peer}", file=sys.stderr)
+    _run(peer, sys.executable, "-m", "venv", "--clear", FOLDER / peer)
+    pip = [_python(peer), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    torch = f"torch=={setup_env.locked_torch()}"
+    if not setup_env.install_cpu_torch(pip, torch):
+        _run(peer, *pip, torch)
+    uv = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", _python(peer)]
+    has_uv = subprocess.run([*uv[:3], "--version"], stdout=-3, stderr=-3).returncode == 0
+    _run(peer, *(uv if has_uv else pip), torch, *REQUIREMENTS[peer])
+    _stamp(peer).write_text(_wanted(peer), encoding="utf-8")
+    return _python(peer)
+
+
+def _python(peer: str) -> Path:
+    return FOLDER / peer / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+
+def _stamp(peer: str) -> Path:
+    return FOLDER / peer / "mi-requirements.txt"
+
+
+def _wanted(peer: str) -> str:
+    return "\n".join((f"torch=={setup_env.locked_torch()}", *REQUIREMENTS[peer])) + "\n"
+
+
+def _run(peer: str, *command: object) -> None:
+    done = subprocess.run([str(part) for part in command], stderr=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise PeerError(f"{peer} could not be installed: {done.stderr.strip()[-300:]}")
+
+
+if __name__ == "__main__":
+    for name in REQUIREMENTS:
+        try:
+            print(make(name))
+        except PeerError as err:
+            print(f"{name} is left out: {err}", file=sys.stderr)

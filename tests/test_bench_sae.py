@@ -20,7 +20,7 @@ JOB = {
 @pytest.fixture
 def bench(monkeypatch):
     monkeypatch.syspath_prepend(BENCHMARKS)
-    for name in ("bench_sae", "sae_peers", "sae_trainers", "record"):
+    for name in ("bench_sae", "peers", "sae_trainers", "record"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     import bench_sae
 
@@ -68,18 +68,18 @@ def test_a_row_compares_with_the_faster_peer_and_shows_who_is_missing(bench) -> 
 def test_a_missing_or_outdated_environment_is_named_with_the_remedy(
     bench, tmp_path, monkeypatch
 ) -> None:
-    import sae_peers
+    import peers
 
-    monkeypatch.setattr(sae_peers, "FOLDER", tmp_path)
-    with pytest.raises(sae_peers.PeerError, match=r"sae-lens.*python benchmarks/sae_peers.py"):
-        sae_peers.python_of("sae-lens")
+    monkeypatch.setattr(peers, "FOLDER", tmp_path)
+    with pytest.raises(peers.PeerError, match=r"sae-lens.*python benchmarks/peers.py"):
+        peers.python_of("sae-lens")
     stamp = tmp_path / "sae-lens" / "mi-requirements.txt"
     stamp.parent.mkdir()
     stamp.write_text("sae-lens==5.0\n")
-    with pytest.raises(sae_peers.PeerError):
-        sae_peers.python_of("sae-lens")
-    stamp.write_text(sae_peers._wanted("sae-lens"))
-    assert sae_peers.python_of("sae-lens").is_relative_to(tmp_path / "sae-lens")
+    with pytest.raises(peers.PeerError):
+        peers.python_of("sae-lens")
+    stamp.write_text(peers._wanted("sae-lens"))
+    assert peers.python_of("sae-lens").is_relative_to(tmp_path / "sae-lens")
 
 
 def test_a_trainer_that_cannot_run_is_left_out(bench, monkeypatch, capsys) -> None:

@@ -88,7 +88,7 @@ def python() -> Path:
     """SAELens's interpreter; skips where there is none, with the remedy."""
     sys.path.insert(0, str(HERE.parent / "benchmarks"))
     try:
-        from sae_peers import PeerError, python_of
+        from peers import PeerError, python_of
 
         return python_of("sae-lens")
     except PeerError as err:
