@@ -663,8 +663,8 @@ on_text["rest, repeat"] = mi.heads.attention_scores(model, twice, {"": first_of_
 # %%
 mi.figures.bars(
     [on_text[name][best] for name in on_text],
-    ["the matches", "first token, match", "first token, no match", "first token, repeats"],
-    title=f"Where {mi.heads.head_name(best)} looks in ordinary text", ylabel="attention",
+    ["the matches", "first, match", "first, no match", "first, repeats"], ylabel="attention",
+    title=f"What {mi.heads.head_name(best)} looks at: the matches, or the first token",
     subtitle=mi.model_id(model),
 )  # fmt: skip
 
