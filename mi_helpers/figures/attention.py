@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import html
 import json
-import sys
 from collections.abc import Sequence
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -13,14 +12,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import plotly.graph_objects as go
 
-from .heatmaps import heatmap
-from .html import Html
-from .style import CARD, FONT, INK, POSITIVE, check_labels, to_array
+from mi_helpers.figures.heatmaps import heatmap
+from mi_helpers.figures.html import Html, small_line
+from mi_helpers.figures.pages import needs_script
+from mi_helpers.figures.style import CARD, FONT, INK, KEY, POSITIVE, QUERY, check_labels, to_array
 
 if TYPE_CHECKING:
     from jaxtyping import Float
 
-    from .style import Values
+    from mi_helpers.figures.style import Values
 
 _STYLE = """<style>.mi-attention h2, .mi-attention h3, .mi-attention h4 {{ color: {ink} !important;
 font: 600 13px {font} !important; margin: 4px 0 !important; }}
@@ -29,8 +29,8 @@ font: 600 13px {font} !important; margin: 4px 0 !important; }}
 .mi-attention div[style*="aspect-ratio"] {{ max-width: 560px !important; }}</style>"""
 
 _VIEW = """<figure style="margin:8px 0;padding:10px 16px;background-color:{card};color:{ink};\
-font-family:{font}">\
-<figcaption style="font-size:16px;margin-bottom:6px;text-align:left">{title}</figcaption>
+overflow-x:auto;font-family:{font}">\
+<figcaption style="font-size:16px;margin-bottom:6px;text-align:left">{title}{small}</figcaption>
 {style}<div class="mi-attention {key}" style="max-width:800px;position:relative">\
 <p style="font-size:13px">This view of {count} needs scripts. Run its cell, or trust the notebook.\
 </p></div></figure>
@@ -68,8 +68,10 @@ class AttentionView(Html):
         tokens: list[str],
         heads: list[str],
         title: str,
+        subtitle: str | None = None,
     ) -> None:
-        self.pattern, self.tokens, self.heads, self.title = pattern, tokens, heads, title
+        self.pattern, self.tokens, self.heads = pattern, tokens, heads
+        self.title, self.subtitle = title, subtitle
         super().__init__(self.to_html(script=True))
 
     def to_html(self, *, script: bool) -> str:
@@ -83,7 +85,7 @@ class AttentionView(Html):
         font = html.escape(FONT)
         return _VIEW.format(
             card=CARD, ink=INK, font=font, style=_STYLE.format(ink=INK, font=FONT),
-            title=html.escape(self.title), props=props,
+            title=html.escape(self.title), small=small_line(self.subtitle), props=props,
             key="mi-" + hashlib.sha256(props.encode()).hexdigest()[:12],
             element="AttentionPattern" if one else "AttentionHeads",
             count=f"{len(self.heads)} heads, {len(self.tokens)} tokens",
@@ -91,7 +93,14 @@ class AttentionView(Html):
         )  # fmt: skip
 
     def static(self, heads: Sequence[str] | None = None) -> go.Figure:
-        """Return a plotly heatmap of `heads` by name, by default the view's first four."""
+        """Return a plotly heatmap of some heads.
+
+        Args:
+            heads: their names; by default the view's first four.
+
+        Raises:
+            KeyError: for a name that the view does not have.
+        """
         chosen = list(heads or self.heads[:4])
         if unknown := [name for name in chosen if name not in self.heads]:
             raise KeyError(f"no such heads in this view: {unknown}; it has {self.heads}")
@@ -99,29 +108,43 @@ class AttentionView(Html):
             self.pattern[[self.heads.index(name) for name in chosen]],
             facets=chosen,
             title=self.title,
+            subtitle=self.subtitle,
             x=self.tokens,
             y=self.tokens,
-            xlabel="key",
-            ylabel="query",
+            xlabel=KEY,
+            ylabel=QUERY,
             colorbar="attention",
             center=None,
             limit=1.0,
         )
 
     def _repr_html_(self) -> str:
-        return self.to_html(script=_page_needs_script())
+        return self.to_html(script=needs_script("circuitsvis"))
 
 
 def attention(
-    pattern: Values, str_tokens: Sequence[str], heads: Sequence[str] | None = None, *,
+    pattern: Values,
+    str_tokens: Sequence[str],
+    heads: Sequence[str] | None = None,
+    *,
     title: str = "Attention patterns",
-) -> AttentionView:  # fmt: skip
-    """Show attention `pattern[head, query, key]` over `str_tokens`, the heads named by `heads`.
+    subtitle: str | None = None,
+) -> AttentionView:
+    """Show attention patterns: hover over or click a small one to see it large, with the weights.
 
-    Hover or click a small pattern to see it large, with the token pair and the weight. The view's
-    `static()` is a plotly heatmap for places that run no scripts.
-    Raises ValueError for a pattern that is not square, does not fit the tokens, or holds values
-    outside [0, 1] (scores before the softmax).
+    Args:
+        pattern: `[head, query, key]` or `[query, key]`, after the softmax.
+        str_tokens: the tokens, for both axes.
+        heads: names of the heads, all different.
+        title: the finding.
+        subtitle: a small line under the title, usually the model's name.
+
+    Returns:
+        The view. Its `static()` is a plotly heatmap for places that run no scripts.
+
+    Raises:
+        ValueError: for a pattern that is not square, does not fit the tokens, or holds values
+            outside [0, 1] (scores before the softmax).
     """
     array = to_array(pattern, "pattern")
     array = array[None] if array.ndim == 2 else array
@@ -138,37 +161,14 @@ def attention(
     names = check_labels(heads, len(array), "heads") or [f"head {i}" for i in range(len(array))]
     if len(set(names)) < len(names):
         raise ValueError(f"heads must be distinct names: {names}")
-    return AttentionView(array, tokens, names, title)
+    return AttentionView(array, tokens, names, title, subtitle)
 
 
 def _bundle() -> str:
-    """Return CircuitsVis's own browser bundle, made safe to stand inside a script element."""
-    source = files("circuitsvis").joinpath("dist/cdn/iife.js").read_text(encoding="utf-8")
-    return source.replace("</script", "<\\/script").split("//# sourceMappingURL")[0]
+    """Return CircuitsVis's own browser bundle, made safe to stand inside a script element.
 
-
-def _page_needs_script() -> bool:
-    """Whether the next view must carry the bundle for the page it lands on to work by itself.
-
-    The first cell that shows a view carries it, and carries it again each time it is rerun, since
-    its old output is gone then. Colab shows each output in a frame of its own. The bookkeeping
-    lives on the IPython shell, so a restarted kernel starts afresh.
+    Its axes are renamed to what every other figure calls them.
     """
-    from IPython import get_ipython
-
-    shell = get_ipython()
-    kernel = getattr(shell, "kernel", None)
-    if kernel is None or "google.colab" in sys.modules:
-        return True
-    parent = kernel.get_parent() if hasattr(kernel, "get_parent") else {}
-    holder: tuple[str, str] | None = getattr(shell, "mi_attention_holder", None)
-    metadata = parent.get("metadata", {})
-    if parent.get("header", {}).get("msg_type") != "execute_request":  # a widget's callback
-        return holder is None
-    cell = metadata.get("cellId") or parent["content"]["code"]
-    run = parent["header"]["msg_id"]
-    if holder and holder[0] not in metadata.get("deletedCells", ()):
-        if holder[0] != cell or holder[1] == run:
-            return False
-    shell.mi_attention_holder = (cell, run)
-    return True
+    source = files("circuitsvis").joinpath("dist/cdn/iife.js").read_text(encoding="utf-8")
+    source = source.replace("Source Token", KEY).replace("Destination Token", QUERY)
+    return source.replace("</script", "<\\/script").split("//# sourceMappingURL")[0]

@@ -8,13 +8,23 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .html import Html, _color, _token
-from .style import CARD, FONT, GRID, INK, MUTED, NEGATIVE, POSITIVE, SEQUENTIAL, to_array, visible
+from mi_helpers.figures.html import Html, color_at, small_line, token_span
+from mi_helpers.figures.style import (
+    CARD,
+    FONT,
+    GRID,
+    INK,
+    MUTED,
+    NEGATIVE,
+    POSITIVE,
+    SEQUENTIAL,
+    to_array,
+    visible,
+)
 
 if TYPE_CHECKING:
-    from mi_helpers.sae.reports import Example, UnitReport
-
-    from .style import Values
+    from mi_helpers.figures.style import Values
+    from mi_helpers.sae.report import Example, UnitReport
 
 _SMALL = f"font-size:12px;color:{MUTED}"
 _HEAD = f"margin:12px 0 4px;padding-bottom:2px;border-bottom:1px solid {GRID};font-size:13px"
@@ -24,14 +34,24 @@ def unit_dashboard(report: UnitReport, *, title: str, subtitle: str | None = Non
     """Show a unit on one card: contexts on the right, all that sums it up on the left.
 
     Contexts are grouped as the report groups them, strongest first, on one colour scale from zero
-    to the unit's largest activation; hover for the number. Nothing needs a script. ValueError for a
-    report without examples, or an empty title.
+    to the unit's largest activation, the scale of the bars; hover for the number. Nothing needs a
+    script.
+
+    Args:
+        report: what there is to say about the unit, as `mi.sae.report` gathers it.
+        title: the finding.
+        subtitle: a small line under the title, usually the model's name.
+
+    Returns:
+        The HTML.
+
+    Raises:
+        ValueError: for a report without examples, or an empty title.
     """
     if not title.strip():
         raise ValueError("title is empty; a figure's title states its finding")
     if not report.examples:
         raise ValueError(f"unit {report.unit} has no examples: it never fires on these texts")
-    small = f'<div style="{_SMALL}">{html.escape(subtitle)}</div>' if subtitle else ""
     left = (
         _facts(report)
         + _section("Activations where it fires", _histogram(report.active))
@@ -42,7 +62,8 @@ def unit_dashboard(report: UnitReport, *, title: str, subtitle: str | None = Non
     return Html(
         f'<figure style="margin:8px 0;padding:12px 16px;background:{CARD};color:{INK};'
         f'border:1px solid {GRID};border-radius:6px;font-family:{FONT};font-size:13px">'
-        f'<figcaption style="font-size:16px;padding-bottom:4px">{html.escape(title)}{small}'
+        f'<figcaption style="font-size:16px;padding-bottom:4px">{html.escape(title)}'
+        f"{small_line(subtitle)}"
         '</figcaption><div style="display:flex;flex-wrap:wrap;gap:0 28px">'
         f'<div style="flex:1 1 270px;max-width:340px">{left}</div>'
         f'<div style="flex:2 1 420px;min-width:0">{_examples(report)}</div></div></figure>'
@@ -75,7 +96,7 @@ def _histogram(active: Values, bins: int = 24, width: int = 290, height: int = 7
     bars = ""
     for i, count in enumerate(counts):
         tall = height * count / counts.max()
-        color = _color(SEQUENTIAL, 0.15 + 0.85 * (i + 0.5) / bins)[0]
+        color = color_at(SEQUENTIAL, 0.15 + 0.85 * (i + 0.5) / bins)[0]
         low, high = top * i / bins, top * (i + 1) / bins
         bars += (
             f'<rect x="{i * step:.1f}" y="{height - tall:.1f}" width="{step - 1:.1f}" '
@@ -164,7 +185,7 @@ def _examples(report: UnitReport) -> str:
 def _example(example: Example, peak: float) -> str:
     values = to_array(example.values, "values", 1)
     spans = "".join(
-        _token(token, f"{value:.3g}", *_color(SEQUENTIAL, value / peak))
+        token_span(token, f"{value:.3g}", *color_at(SEQUENTIAL, value / peak))
         for token, value in zip(example.str_tokens, values, strict=True)
     )
     return (

@@ -6,22 +6,45 @@ from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
 
-from .style import FULL_WIDTH, INK, LINE, MUTED, NEGATIVE, POSITIVE, finish, plain, to_array
+from mi_helpers.figures.style import (
+    FULL_WIDTH,
+    INK,
+    LINE,
+    MUTED,
+    NEGATIVE,
+    POSITIVE,
+    finish,
+    plain,
+    to_array,
+)
 
 Edge = tuple[str, str, float]
 Point = tuple[float, float]
 
 
 def graph(
-    edges: Sequence[Edge], *, title: str, notes: Mapping[str, str] | None = None,
-    unit: str = "weight", subtitle: str | None = None,
-) -> go.Figure:  # fmt: skip
-    """Draw a circuit from `(source, target, weight)` edges, such as `("L5H5", "L8H6", 0.4)`.
+    edges: Sequence[Edge],
+    *,
+    title: str,
+    notes: Mapping[str, str] | None = None,
+    unit: str = "weight",
+    subtitle: str | None = None,
+) -> go.Figure:
+    """Draw a circuit. A node stands above all it reads from: rows are steps, not layers.
 
-    Blue edges have positive and red ones negative weight, wider for a larger size; hovering over
-    an edge shows its weight in `unit`. A node stands above all that it reads from, so that rows
-    are steps of the computation, not layers. `notes[node]` is written under a node's name.
-    Raises ValueError for no edges, NaN/inf, a cycle, or a note on an unknown node.
+    Args:
+        edges: `(source, target, weight)`, such as `("L5H5", "L8H6", 0.4)`. Blue edges have
+            positive and red ones negative weight, wider for a larger size.
+        title: the finding.
+        notes: `notes[node]` is written under a node's name.
+        unit: what a weight is; hovering over an edge shows it.
+        subtitle: a small line under the title, usually the model's name.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: for no edges, NaN/inf, a cycle, or a note on an unknown node.
     """
     if not edges:
         raise ValueError("edges is empty; nothing to draw")
@@ -48,7 +71,10 @@ def graph(
     fig.update_xaxes(visible=False, range=[-0.02, 1.02])
     fig.update_yaxes(visible=False, range=[-0.4, rows - 0.6])
     fig.update_layout(showlegend=False, hovermode="closest")
-    return finish(fig, title, subtitle, height=84 * rows, width=FULL_WIDTH)
+    widest = max(sum(rank[name] == row for name in rank) for row in range(rows))
+    return finish(
+        fig, title, subtitle, height=84 * rows, width=FULL_WIDTH, narrowest=100 * widest + 40
+    )
 
 
 def _ranks(edges: Sequence[Edge]) -> dict[str, int]:

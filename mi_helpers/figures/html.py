@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .style import INK, check_labels, color_range, to_array, visible
+from mi_helpers.figures.style import INK, check_labels, color_range, to_array, visible
 
 if TYPE_CHECKING:
-    from .style import Labels, Values
+    from mi_helpers.figures.style import Labels, Values
 
 _LINE = "rgba(128,128,128,0.35)"
 
@@ -35,16 +35,36 @@ class Html:
 
 
 def tokens_coloured(
-    str_tokens: Sequence[str] | Sequence[Sequence[str]], values: Values | Sequence[Values], *,
-    title: str, center: float | None = 0.0, limit: float | None = None, unit: str = "",
-    rows: Labels = None, subtitle: str | None = None,
-) -> Html:  # fmt: skip
-    """Show a text with each token on a background coloured by its value (tooltip: the number).
+    str_tokens: Sequence[str] | Sequence[Sequence[str]],
+    values: Values | Sequence[Values],
+    *,
+    title: str,
+    center: float | None = 0.0,
+    limit: float | None = None,
+    unit: str = "",
+    rows: Labels = None,
+    subtitle: str | None = None,
+) -> Html:
+    """Show a text with each token on a background coloured by its value, and the scale below.
 
-    Several texts, `str_tokens[text][pos]` with `values[text][pos]`, share one colour scale; `rows`
-    names them. `center` and `limit` are as for `heatmap`: diverging around `center`, or sequential
-    from zero with `center=None`. Spaces, tabs and line ends are visible; nothing needs a script.
-    Raises ValueError for NaN/inf, no text, or values that do not fit the tokens.
+    Spaces, tabs and line ends are visible; hovering over a token shows its number; nothing needs a
+    script.
+
+    Args:
+        str_tokens: `str_tokens[pos]`, or `str_tokens[text][pos]` for several texts.
+        values: a value for each token, in the same form; all texts share one colour scale.
+        title: the finding.
+        center: the value drawn white; None draws a sequential scale from 0.
+        limit: the distance from `center` (or from 0) of the strongest colour; else the largest.
+        unit: what a value is, for the scale and the tooltips.
+        rows: names of the texts.
+        subtitle: a small line under the title, usually the model's name.
+
+    Returns:
+        The HTML.
+
+    Raises:
+        ValueError: for NaN/inf, no text, or values that do not fit the tokens.
     """
     if len(str_tokens) == 0:
         raise ValueError("str_tokens is empty; nothing to draw")
@@ -63,25 +83,42 @@ def tokens_coloured(
         check_labels(text, len(array), "str_tokens")
         shares = (array - low) / (high - low)
         spans = (
-            _token(token, f"{value:.4g} {unit}", *_color(scale, share))
+            token_span(token, f"{value:.4g} {unit}", *color_at(scale, share))
             for token, value, share in zip(text, array, shares, strict=True)
         )
         body += f'<div style="line-height:2;margin:2px 0">{_row_name(name)}{"".join(spans)}</div>'
     caption = _caption(title, subtitle, "figcaption")
-    return Html(f'<figure style="margin:8px 0">{caption}{body}</figure>')
+    legend = _color_bar(scale, low, high, center, unit)
+    return Html(f'<figure style="margin:8px 0">{caption}{body}{legend}</figure>')
 
 
 def table(
-    rows: Any, *, title: str | None = None, digits: int = 3, search: bool = False,
+    rows: Any,
+    *,
+    title: str | None = None,
+    digits: int = 3,
+    search: bool = False,
     subtitle: str | None = None,
-) -> Html:  # fmt: skip
-    """Show rows (list of mappings, mapping of columns, or DataFrame) as an accessible HTML table.
+) -> Html:
+    """Show an accessible table, which scrolls under its title where the page is narrow.
 
-    Numbers are right-aligned with `digits` significant digits, what is missing is a dash, `Html`
-    cells (see `link`) go in as they are, and everything else is escaped. `search` adds a box that
-    filters the rows as one types. Raises ValueError for no rows or columns of unequal length.
+    Args:
+        rows: a list of mappings, a mapping of columns, or a DataFrame. What is missing becomes a
+            dash, `Html` cells (see `link`) go in as they are, everything else is escaped.
+        title: the finding; None leaves title and subtitle out.
+        digits: how many significant digits a number has; numbers stand on the right. Where all
+            numbers of a column are whole they have no decimals.
+        search: adds a box that filters the rows as one types.
+        subtitle: a small line under the title, usually the model's name.
+
+    Returns:
+        The HTML.
+
+    Raises:
+        ValueError: for no rows, or columns of unequal length.
     """
     columns, records = _records(rows)
+    records = _without_needless_decimals(records)
     style = f"padding:4px 10px;border-bottom:1px solid {_LINE};vertical-align:top;text-align:"
     aligned = [style + _align([record[i] for record in records]) for i in range(len(columns))]
 
@@ -91,30 +128,49 @@ def table(
 
     head = row('th scope="col"', columns)
     body = "".join(f"<tr>{row('td', record)}</tr>" for record in records)
-    caption = _caption(title, subtitle, "caption") if title else ""
+    name = f' aria-label="{html.escape(title)}"' if title else ""
     source = (
-        f'<table style="border-collapse:collapse;margin:8px 0;font-size:13px">{caption}'
+        f'<table{name} style="border-collapse:collapse;margin:8px 0;font-size:13px">'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     )
-    frame = _SEARCH if search else '<div style="overflow-x:auto">TABLE</div>'
-    return Html(frame.replace("TABLE", source))
+    frame = (_SEARCH if search else '<div style="overflow-x:auto">TABLE</div>').replace(
+        "TABLE", source
+    )
+    if not title:
+        return Html(frame)
+    caption = _caption(title, subtitle, "figcaption")  # outside of what scrolls: never cut off
+    return Html(f'<figure style="margin:8px 0">{caption}{frame}</figure>')
 
 
 def link(text: str, href: str) -> Html:
-    """Return a link for a table's cell; ValueError unless `href` is http(s) or relative."""
+    """Return a link for a table's cell.
+
+    Args:
+        text: what is shown.
+        href: an http(s) or a relative address.
+
+    Raises:
+        ValueError: for any other address.
+    """
     if ":" in href.split("/")[0] and not href.startswith(("http://", "https://")):
         raise ValueError(f"href must be an http(s) or relative address, not {href!r}")
     return Html(f'<a href="{html.escape(href)}">{html.escape(text)}</a>')
 
 
 _SEARCH = """<div style="overflow-x:auto"><label>Search <input type="search" oninput="
-const wanted = this.value.toLowerCase();
-for (const row of this.closest('div').querySelectorAll('tbody tr'))
-  row.style.display = row.textContent.toLowerCase().includes(wanted) ? '' : 'none';
-"></label>TABLE</div>"""
+const wanted = this.value.toLowerCase(), box = this.closest('div');
+let hits = 0;
+for (const row of box.querySelectorAll('tbody tr')) {
+  const hit = row.textContent.toLowerCase().includes(wanted);
+  row.style.display = hit ? '' : 'none';
+  hits += hit;
+}
+box.querySelector('output').textContent = hits ? '' : 'No row has these words.';
+"></label> <output></output>TABLE</div>"""
 
 
-def _token(token: str, value: str, background: str, color: str) -> str:
+def token_span(token: str, value: str, background: str, color: str) -> str:
+    """Return one token of a running text on its background, with `value` as its tooltip."""
     tip, shown = html.escape(f"{token!r}: {value}".rstrip()), html.escape(visible(token))
     return (
         f'<span title="{tip}" style="background-color:{background};color:{color};'
@@ -123,7 +179,23 @@ def _token(token: str, value: str, background: str, color: str) -> str:
     )
 
 
-def _color(scale: Sequence[tuple[float, str]], share: float) -> tuple[str, str]:
+def _color_bar(
+    scale: Sequence[tuple[float, str]], low: float, high: float, center: float | None, unit: str
+) -> str:
+    """The scale in a few colours between its ends, of spans alone, which no sanitizer removes."""
+    boxes = "".join(
+        f'<span style="background-color:{color_at(scale, i / 10)[0]};padding:0 6px">&nbsp;</span>'
+        for i in range(11)
+    )
+    white = "" if center is None else f" (white: {_number(center, 3)})"
+    said = f"{_number(high, 3)} {html.escape(unit)}".rstrip() + white
+    return (
+        f'<div style="font-size:12px;margin-top:6px">{_number(low, 3)} '
+        f'<span style="border:1px solid {_LINE}">{boxes}</span> {said}</div>'
+    )
+
+
+def color_at(scale: Sequence[tuple[float, str]], share: float) -> tuple[str, str]:
     """Background at `share` in [0, 1] of the scale, and a colour to write on it."""
     share = min(max(float(share), 0.0), 1.0)
     k = max(i for i, (stop, _) in enumerate(scale[:-1]) if stop <= share)
@@ -143,17 +215,20 @@ def _row_name(name: str) -> str:
     )
 
 
+def small_line(subtitle: str | None) -> str:
+    """Return the line under a title; nothing for None."""
+    if not subtitle:
+        return ""
+    look = "font-size:12px;font-weight:400;opacity:0.75"
+    return f'<div style="{look}">{html.escape(subtitle)}</div>'
+
+
 def _caption(title: str | None, subtitle: str | None, tag: str) -> str:
     if not (title or "").strip():
         raise ValueError("title is empty; a figure's title states its finding")
-    small = (
-        f'<div style="font-size:12px;font-weight:400;opacity:0.75">{html.escape(subtitle)}</div>'
-        if subtitle
-        else ""
-    )
     return (
         f'<{tag} style="text-align:left;font-size:16px;padding:4px 0;color:inherit">'
-        f"{html.escape(str(title))}{small}</{tag}>"
+        f"{html.escape(str(title))}{small_line(subtitle)}</{tag}>"
     )
 
 
@@ -179,6 +254,19 @@ def _plain(value: Any) -> Any:
     if getattr(value, "shape", None) == ():
         value = value.item()
     return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _without_needless_decimals(records: list[list[Any]]) -> list[list[Any]]:
+    """The same with whole numbers in each column that holds no other: 2, not 2.00."""
+
+    def whole(value: Any) -> bool:
+        return not isinstance(value, float) or (abs(value) < 1e6 and value == int(value))
+
+    sound = [all(whole(value) for value in column) for column in zip(*records, strict=True)]
+    return [
+        [int(v) if isinstance(v, float) and sound[i] else v for i, v in enumerate(row)]
+        for row in records
+    ]
 
 
 def _align(values: Sequence[Any]) -> str:

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import plotly.graph_objects as go
 
-from .style import (
+from mi_helpers.figures.style import (
+    AXIS_TITLE,
     FULL_WIDTH,
     INK,
     MUTED,
+    NARROWEST,
     NEGATIVE,
     PALETTE,
     POSITIVE,
@@ -27,32 +29,55 @@ from .style import (
 if TYPE_CHECKING:
     from jaxtyping import Float
 
-    from .style import Labels, Values
+    from mi_helpers.figures.style import Labels, Values
 
     Row = Float[np.ndarray, "point"]  # noqa: UP037
 
 ROOM = FULL_WIDTH - 120  # pixels for a horizontal axis
+SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "star", "hexagon")
 
 
 def lines(
-    series: Mapping[str, Values], *, title: str, x: Sequence[Any] | Values | None = None,
-    xlabel: str = "", ylabel: str = "", bands: Mapping[str, tuple[Values, Values]] | None = None,
+    series: Mapping[str, Values],
+    *,
+    title: str,
+    x: Sequence[Any] | Values | None = None,
+    xlabel: str = "",
+    ylabel: str = "",
+    bands: Mapping[str, tuple[Values, Values]] | None = None,
+    controls: Mapping[str, str] | None = None,
     subtitle: str | None = None,
-) -> go.Figure:  # fmt: skip
-    """Draw one line for each `series[name][point]`.
+) -> go.Figure:
+    """Draw one line for each series.
 
-    `x` holds numbers, or labels such as tokens. `bands[name] = (low, high)` shades an interval
-    around the line of that name. ValueError for unequal lengths, NaN/inf or an unknown band.
+    Args:
+        series: `series[name][point]`.
+        title: the finding.
+        x: numbers, or labels such as tokens; else the index.
+        xlabel: what `x` is, with its unit.
+        ylabel: what the values are, with their unit.
+        bands: `bands[name] = (low, high)` shades an interval around the line of that name.
+        controls: `controls[name]` is the series beside which that of `name` stands: it has the
+            same colour, and is dashed.
+        subtitle: a small line under the title, usually the model's name.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: for unequal lengths, NaN/inf, or a band or a control of no series.
     """
     rows = _named(series, "series")
     n = len(next(iter(rows.values())))
     labels, xs = _positions(x, n)
+    axis = ticks(labels, n, room=ROOM) if labels or x is None else {}
+    whole = [plain(visible(label)) for label in labels] if labels else None
     if unknown := sorted(set(bands or {}) - set(rows)):
         raise ValueError(f"bands names no series: {unknown}; series are {list(rows)}")
+    looks = _line_looks(list(rows), controls or {})
     fig = go.Figure()
-    for i, (name, row) in enumerate(rows.items()):
-        color = PALETTE[i % len(PALETTE)]
-        dash = ("solid", "dash", "dot")[i // len(PALETTE) % 3]
+    for name, row in rows.items():
+        color, dash = looks[name]
         if bands and name in bands:
             low, high = (_sized(v, n, f"bands[{name!r}][{k}]") for k, v in enumerate(bands[name]))
             fig.add_scatter(
@@ -61,65 +86,125 @@ def lines(
             )  # fmt: skip
         fig.add_scatter(
             x=xs, y=row, name=plain(name), mode="lines+markers" if n <= 40 else "lines",
-            line=dict(color=color, dash=dash, width=2), marker_size=6,
-            hovertemplate=f"{plain(xlabel)} %{{x}}<br>%{{y:.4g}}<extra>{plain(name)}</extra>",
+            line=dict(color=color, dash=dash, width=2), marker_size=6, customdata=whole,
+            hovertemplate=f"{plain(xlabel)} %{{{'customdata' if whole else 'x'}}}<br>%{{y:.4g}}"
+            f"<extra>{plain(name)}</extra>",
         )  # fmt: skip
-    axis = ticks(labels, n, room=ROOM) if labels or x is None else {}
     fig.update_xaxes(axis, title_text=plain(xlabel), zeroline=False)
     fig.update_yaxes(title_text=plain(ylabel))
     fig.update_layout(showlegend=len(rows) > 1)
-    return finish(fig, title, subtitle, height=300)
+    return finish(fig, title, subtitle, height=300, narrowest=_needed(axis))
 
 
 def bars(
-    values: Values | Mapping[str, Values], labels: Sequence[Any], *, title: str, xlabel: str = "",
-    ylabel: str = "", errors: Values | Mapping[str, Values] | None = None,
-    horizontal: bool = False, subtitle: str | None = None,
-) -> go.Figure:  # fmt: skip
-    """Draw `values[label]`, blue above zero and red below; a mapping draws groups of bars by name.
+    values: Values | Mapping[str, Values],
+    labels: Sequence[Any],
+    *,
+    title: str,
+    xlabel: str = "",
+    ylabel: str = "",
+    horizontal: bool = False,
+    limit: float | None = None,
+    subtitle: str | None = None,
+) -> go.Figure:
+    """Draw one bar for each label, blue above zero and red below, or groups of bars by name.
 
-    `errors` are half-widths of intervals, in the unit and the form of `values`. `horizontal` puts
-    the labels on the left, the first at the top, for long names.
+    Args:
+        values: `values[label]`, or `values[name][label]` for groups.
+        labels: names of the bars, which may repeat.
+        title: the finding.
+        xlabel: what stands along the horizontal axis.
+        ylabel: what stands along the vertical axis.
+        horizontal: puts the labels on the left, the first at the top, for long names.
+        limit: where the axis of the values ends, on both sides of zero if a value is negative;
+            for figures that are to be compared. By default the values decide.
+        subtitle: a small line under the title, usually the model's name.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: for NaN/inf, lengths that differ, or a limit that is not positive.
     """
+    if limit is not None and not limit > 0:
+        raise ValueError(f"limit must be positive, not {limit}")
     grouped = isinstance(values, Mapping)
     rows = _named(values, "values")
     n = len(next(iter(rows.values())))
     names = check_labels(labels, n, "labels")
-    spans = {} if errors is None else _named(errors, "errors", n)
-    if unknown := sorted(set(spans) - set(rows)):
-        raise ValueError(f"errors names no values: {unknown}; values are {list(rows)}")
     fig = go.Figure()
     along, across = ("y", "x") if horizontal else ("x", "y")
+    whole = [plain(visible(label)) for label in names or ()]
     for i, (name, row) in enumerate(rows.items()):
         color = PALETTE[i % len(PALETTE)] if grouped else [_sign_color(v) for v in row]
-        error = dict(array=spans[name], color=INK, thickness=1.2) if name in spans else None
         fig.add_bar(
-            **{along: list(range(n)), across: row, f"error_{across}": error},
+            **{along: list(range(n)), across: row},
             name=plain(name), orientation="h" if horizontal else "v", marker_color=color,
-            hovertemplate=f"%{{{along}}}<br>%{{{across}:.4g}}<extra>{plain(name)}</extra>",
+            customdata=whole,
+            hovertemplate=f"%{{customdata}}<br>%{{{across}:.4g}}<extra>{plain(name)}</extra>",
         )  # fmt: skip
-    axis = ticks(names, n, room=None if horizontal else ROOM) | dict(showgrid=False, zeroline=False)
+    axis = ticks(names, n, room=None if horizontal else ROOM, lines=2 if horizontal else 1)
+    axis |= dict(showgrid=False, zeroline=False)
     if horizontal:
         fig.update_yaxes(axis, range=[n - 0.5, -0.5])
     else:
         fig.update_xaxes(axis)
     fig.update_xaxes(title_text=plain(xlabel))
     fig.update_yaxes(title_text=plain(ylabel))
+    if limit is not None:
+        low = -limit if min(row.min() for row in rows.values()) < 0 else 0.0
+        fig.update_layout({f"{across}axis": dict(range=[low, limit])})
     fig.update_layout(showlegend=len(rows) > 1, bargap=0.25, barmode="group")
-    height = max(120, 28 * n * (len(rows) + 1) // 2) if horizontal else 300
-    return finish(fig, title, subtitle, height=height)
+    tall = any("<br>" in text for text in axis["ticktext"])
+    height = max(120, (36 if tall else 28) * n * (len(rows) + 1) // 2) if horizontal else 300
+    narrowest = NARROWEST if horizontal else _needed(axis)
+    return finish(
+        fig,
+        title,
+        subtitle,
+        height=height,
+        narrowest=narrowest,
+        axis_title=26 if horizontal else AXIS_TITLE,  # the labels leave less room
+    )
 
 
 def scatter(
-    x: Values, y: Values, *, title: str, xlabel: str, ylabel: str, labels: Labels = None,
-    groups: Labels = None, named: Sequence[Any] = (), identity: bool = False,
-    correlation: bool = False, joined: bool = False, subtitle: str | None = None,
-) -> go.Figure:  # fmt: skip
-    """Draw the points `(x[i], y[i])`; `labels[i]` shows on hover, `groups[i]` sets the colour.
+    x: Values,
+    y: Values,
+    *,
+    title: str,
+    xlabel: str,
+    ylabel: str,
+    labels: Labels = None,
+    groups: Labels = None,
+    named: Sequence[Any] = (),
+    identity: bool = False,
+    correlation: bool = False,
+    joined: bool = False,
+    subtitle: str | None = None,
+) -> go.Figure:
+    """Draw points. None hides another: equal ones become one larger point that says how many.
 
-    `named` lists the labels written beside their points, `identity` adds the line y = x,
-    `correlation` adds Pearson's r and the number of points to the subtitle, and `joined` draws a
-    line through the points of each group, from left to right.
+    Args:
+        x: `x[point]`.
+        y: `y[point]`.
+        title: the finding.
+        xlabel: what `x` is, with its unit.
+        ylabel: what `y` is, with its unit.
+        labels: shown when hovering over a point.
+        groups: `groups[point]` sets its colour and shape.
+        named: the labels that are written beside their points.
+        identity: adds the line y = x.
+        correlation: adds Pearson's r and the number of points to the subtitle.
+        joined: draws a line through the points of each group, from left to right.
+        subtitle: a small line under the title, usually the model's name.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: for NaN/inf, lengths that differ, a name that is no label, or a correlation of
+            values that are all equal.
     """
     xs, ys = to_array(x, "x", 1), to_array(y, "y", 1)
     if len(xs) != len(ys):
@@ -132,11 +217,17 @@ def scatter(
     for i, kind in enumerate(dict.fromkeys(kinds)):
         at = [k for k, other in enumerate(kinds) if other == kind]
         at = sorted(at, key=lambda k: xs[k]) if joined else at
+        stacks = _stacks(xs, ys, at)
+        at = [stack[0] for stack in stacks]
         fig.add_scatter(
             x=xs[at], y=ys[at], mode="lines+markers" if joined else "markers",
             name=plain(kind), showlegend=bool(kind),
-            customdata=[plain(visible(points[k])) for k in at],
-            marker=dict(size=8, opacity=0.8, color=PALETTE[i % len(PALETTE)], line_width=0.5),
+            customdata=[_said(points, stack) for stack in stacks],
+            marker=dict(
+                size=_sizes(stacks),
+                opacity=0.8 if len(xs) <= 60 else 0.55, color=PALETTE[i % len(PALETTE)],
+                symbol=SYMBOLS[i % len(SYMBOLS)], line_width=0.5,
+            ),
             hovertemplate=f"%{{customdata}}<br>{plain(xlabel)} %{{x:.4g}}<br>{plain(ylabel)} "
             f"%{{y:.4g}}<extra>{plain(kind)}</extra>",
         )  # fmt: skip
@@ -154,12 +245,32 @@ def scatter(
 
 
 def histogram(
-    values: Values | Mapping[str, Values], *, title: str, xlabel: str, ylabel: str = "count",
-    bins: int = 40, marks: Mapping[str, float] | None = None, subtitle: str | None = None,
-) -> go.Figure:  # fmt: skip
-    """Draw the distribution of `values`, or of several samples by name on the same `bins`.
+    values: Values | Mapping[str, Values],
+    *,
+    title: str,
+    xlabel: str,
+    ylabel: str = "count",
+    bins: int = 40,
+    marks: Mapping[str, float] | None = None,
+    subtitle: str | None = None,
+) -> go.Figure:
+    """Draw a distribution, or those of several samples on the same bins.
 
-    `marks[name] = value` adds a named vertical line, such as a score beside those of its controls.
+    Args:
+        values: one sample of any shape, or `values[name]` for several.
+        title: the finding.
+        xlabel: what the values are, with their unit.
+        ylabel: what the height is.
+        bins: how many bins there are.
+        marks: `marks[name] = value` adds a named vertical line, such as a score beside those of
+            its controls.
+        subtitle: a small line under the title, usually the model's name.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: for no values, NaN/inf or no bins.
     """
     if bins < 1:
         raise ValueError(f"bins must be at least 1, not {bins}")
@@ -179,17 +290,32 @@ def histogram(
             hovertemplate=f"{plain(xlabel)} %{{x:.4g}}<br>%{{y}}<extra>{plain(name)}</extra>",
         )  # fmt: skip
     low, high = min([edges[0], *lines.values()]), max([edges[-1], *lines.values()])
-    for name, at in lines.items():
+    for i, (name, at) in enumerate(lines.items()):
         side = "top left" if at > (low + high) / 2 else "top right"
         fig.add_vline(
             x=at, line=dict(color=INK, width=1.5, dash="dash"), annotation_text=plain(name),
-            annotation_position=side,
+            annotation_position=side, annotation_yshift=-15 * i,
         )  # fmt: skip
     pad = (high - low) * 0.03
     fig.update_xaxes(title_text=plain(xlabel), range=[low - pad, high + pad])
     fig.update_yaxes(title_text=plain(ylabel))
     fig.update_layout(barmode="overlay", bargap=0, showlegend=len(rows) > 1)
     return finish(fig, title, subtitle, height=300)
+
+
+def _line_looks(names: list[str], controls: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """Colour and dash of each series; a control has the colour of what it stands beside."""
+    if unknown := sorted((set(controls) | set(controls.values())) - set(names)):
+        raise ValueError(f"controls names no series: {unknown}; series are {names}")
+    own = [name for name in names if name not in controls]
+    if chained := sorted(set(controls.values()) - set(own)):
+        raise ValueError(f"a control stands beside a series, not beside a control: {chained}")
+    dashes = ("solid", "dot", "dashdot") if controls else ("solid", "dash", "dot")
+    looks = {
+        name: (PALETTE[i % len(PALETTE)], dashes[i // len(PALETTE) % 3])
+        for i, name in enumerate(own)
+    }
+    return looks | {name: (looks[beside][0], "dash") for name, beside in controls.items()}
 
 
 def _named(values: Any, name: str, count: int | None = None) -> dict[str, Row]:
@@ -203,6 +329,33 @@ def _named(values: Any, name: str, count: int | None = None) -> dict[str, Row]:
     if wrong := {k or name: len(v) for k, v in rows.items() if len(v) != count}:
         raise ValueError(f"{name} must have {count} points each; these do not: {wrong}")
     return rows
+
+
+def _needed(axis: Mapping[str, Any]) -> int:
+    """The narrowest width in pixels at which the labels of a horizontal axis stay apart."""
+    return max(NARROWEST, 11 * len(axis.get("ticktext") or ()) + 120)
+
+
+def _stacks(xs: Row, ys: Row, at: Sequence[int]) -> list[list[int]]:
+    """The points of `at`, those in one place together, in the order in which they first come."""
+    places: dict[tuple[float, float], list[int]] = {}
+    for k in at:
+        places.setdefault((float(xs[k]), float(ys[k])), []).append(k)
+    return list(places.values())
+
+
+def _sizes(stacks: Sequence[Sequence[int]]) -> list[float]:
+    """Diameters in pixels: areas grow with the number of points, up to 24 pixels for the most."""
+    roots = [len(stack) ** 0.5 for stack in stacks]
+    return [8 * max(1.0, root * min(1.0, 3 / max(roots))) for root in roots]
+
+
+def _said(points: Sequence[str], stack: Sequence[int]) -> str:
+    """What hovering over a stack of points says: their number and the first names, or the one."""
+    names = [plain(visible(points[k])) for k in stack]
+    if len(names) == 1:
+        return names[0]
+    return f"{len(names)} points: " + ", ".join(names[:5]) + (", \u2026" if names[5:] else "")
 
 
 def _sized(values: Values, count: int, name: str) -> Row:

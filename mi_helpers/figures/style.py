@@ -40,21 +40,37 @@ SEQUENTIAL = (
     (1.0, "#083573"),
 )
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
-NO_BUTTONS = ["sendChartToCloud", "lasso2d", "select2d", "autoScale2d"]  # the first uploads
+NO_BUTTONS = [  # the first uploads; the others do what dragging and a double click do
+    "sendChartToCloud", "lasso2d", "select2d", "autoScale2d", "zoom2d", "zoomIn2d", "zoomOut2d",
+]  # fmt: skip
 FULL_WIDTH = 760  # pixels: the width that titles and labels are laid out for
-MAX_TICKS = 40
+NARROWEST = 320  # pixels: what a figure needs at least, unless it says more
+TOOLBAR = 30  # pixels above the title that are kept free for plotly's buttons
+AXIS_TITLE = 40  # letters in a line of a horizontal axis's title, which a telephone has room for
+KEY, QUERY = "key (source)", "query (destination)"  # the axes of an attention pattern
 _SHOWN = {"\n": "\u21b5", "\r": "\u240d", "\t": "\u21e5", "\u200b": "\u2423", "\xa0": "\u237d"}
+
+
+def _off_device(values: Any) -> Any:
+    """The same with every tensor in it an array; NumPy cannot read those on a GPU."""
+    if hasattr(values, "detach"):
+        return values.detach().cpu().double().numpy()
+    return [_off_device(v) for v in values] if isinstance(values, list | tuple) else values
 
 
 def to_array(values: Values, name: str, ndim: int | None = None) -> Float[np.ndarray, ...]:
     """Return `values` (tensor, array or nested list) as float64, checked for what cannot be drawn.
 
-    Raises ValueError for an empty input, a wrong number of axes, or NaN/inf (naming the index).
+    Args:
+        values: what is to be drawn.
+        name: what an error calls it.
+        ndim: how many axes it must have; None for any number.
+
+    Raises:
+        ValueError: for an empty input, a wrong number of axes, or NaN/inf (naming the index).
     """
-    if hasattr(values, "detach"):
-        values = values.detach().cpu().double().numpy()
     try:
-        array = np.asarray(values, dtype=np.float64)
+        array = np.asarray(_off_device(values), dtype=np.float64)
     except (TypeError, ValueError) as err:
         raise ValueError(f"{name} must be numbers in a regular array: {err}") from err
     if ndim is not None and array.ndim != ndim:
@@ -74,7 +90,11 @@ def to_array(values: Values, name: str, ndim: int | None = None) -> Float[np.nda
 
 
 def check_labels(labels: Sequence[Any] | None, count: int, name: str) -> list[str] | None:
-    """Return `labels` as strings; ValueError when their number is not `count`."""
+    """Return `labels` as strings.
+
+    Raises:
+        ValueError: when their number is not `count`, or they are one string.
+    """
     if labels is None:
         return None
     if isinstance(labels, str):
@@ -90,8 +110,13 @@ def color_range(
 ) -> tuple[tuple[tuple[float, str], ...], float, float]:
     """Return the colour scale of `values` and the values at its two ends.
 
-    Diverging and symmetric about `center`, or sequential from 0 when that is None; `limit` is the
-    distance from `center` or 0 to the end, by default the largest there is.
+    Args:
+        values: what is to be drawn.
+        center: the scale is diverging and symmetric about it; sequential from 0 when it is None.
+        limit: the distance from `center` (or from 0) to the end; by default the largest there is.
+
+    Raises:
+        ValueError: for a limit that is not positive, or negative values without a `center`.
     """
     if limit is not None and not limit > 0:
         raise ValueError(f"limit must be positive, not {limit}")
@@ -123,35 +148,54 @@ def plain(text: object) -> str:
     return html.escape(str(text), quote=False)
 
 
-def tick(label: object, limit: int = 16) -> str:
-    """Return an axis label: visible spaces, at most `limit` characters, escaped for plotly."""
+def tick(label: object, limit: int = 16, lines: int = 1) -> str:
+    """Return an axis label: visible spaces, `lines` of `limit` characters, escaped for plotly."""
     text = visible(label)
-    return plain(text if len(text) <= limit else text[: limit - 1] + "\u2026")
+    parts = textwrap.wrap(text, limit) if lines > 1 else [text]
+    if len(parts) > lines or len(parts[-1]) > limit:
+        last = " ".join(parts[lines - 1 :])
+        parts = [*parts[: lines - 1], last[: limit - 1] + "\u2026"]
+    return "<br>".join(plain(part) for part in parts)
 
 
-def ticks(labels: list[str] | None, count: int, *, room: int | None = None) -> dict[str, Any]:
+def ticks(
+    labels: list[str] | None, count: int, *, room: int | None = None, lines: int = 1
+) -> dict[str, Any]:
     """Return plotly axis settings that put `labels` (or the index) at 0, 1, ..., count - 1.
 
-    Positions are indices, so repeated tokens stay apart. `room` is the length in pixels of a
-    horizontal axis, whose labels turn when they would touch; None is for a vertical axis. Where
-    there is no room for all, and beyond 40, only every k-th is shown.
+    Positions are indices, so repeated tokens stay apart.
+
+    Args:
+        labels: the labels; None numbers the places, and shows at most 20 of the numbers.
+        count: how many places there are.
+        room: the length in pixels of a horizontal axis, whose labels turn when they would touch,
+            and of which only every k-th is shown where even turned ones would. None is for a
+            vertical axis, which shows all.
+        lines: into how many lines a long label may be broken.
     """
     if labels is None:
         step = max(1, math.ceil(count / (20 if room is None else min(20, room // 24))))
         return dict(tickmode="linear", tick0=0, dtick=step)
-    step = max(1, math.ceil(count / (MAX_TICKS if room is None else min(MAX_TICKS, room // 11))))
-    shown = [tick(label, 28 if room is None else 16) for label in labels[::step]]
+    step = 1 if room is None else max(1, math.ceil(count / max(1, room // 11)))
+    shown = [tick(label, 28 if room is None else 16, lines) for label in labels[::step]]
     places = list(range(0, count, step))
     axis: dict[str, Any] = dict(tickmode="array", tickvals=places, ticktext=shown)
     if room is not None:
         each = room / len(shown)
         widest = max(len(html.unescape(text)) for text in shown) * 7 + 8
-        axis["tickangle"] = 0 if widest <= each else -45 if each >= 22 else -90
+        if widest <= each:  # level, but on a page that is narrower than `room` they turn
+            axis |= dict(autotickangles=[0, -45, -90], automargin=True)
+        else:
+            axis["tickangle"] = -45 if each >= 22 else -90
     return axis
 
 
 def wrap_title(title: str, subtitle: str | None, width: int) -> tuple[str, int, int]:
-    """Return the title as plotly text wrapped to `width` pixels, its height and its line count."""
+    """Return the title as plotly text wrapped to `width` pixels, its height and its line count.
+
+    Raises:
+        ValueError: for an empty title.
+    """
     if not str(title).strip():
         raise ValueError("title is empty; a figure's title states its finding")
     wide, small = max(24, int(width / 8.6)), max(30, int(width / 6.6))
@@ -172,11 +216,16 @@ def template() -> go.layout.Template:
     )  # fmt: skip
     bar = dict(thickness=14, outlinewidth=0, tickfont=dict(size=11), title=dict(side="top"))
     heading = dict(x=0, y=1, xref="container", xanchor="left", yanchor="top", font=dict(size=16))
+    # Below everything, in as many rows as the page's width needs: never over a curve.
+    legend = dict(
+        orientation="h", x=0, xanchor="left", yref="container", y=0, yanchor="bottom",
+        font=dict(size=12),
+    )  # fmt: skip
     return go.layout.Template(
         layout=dict(
             font=dict(family=FONT, size=13, color=INK), paper_bgcolor=CARD, plot_bgcolor=CARD,
             colorway=list(PALETTE), xaxis=axis, yaxis=axis, coloraxis=dict(colorbar=bar),
-            title=heading, legend=dict(bgcolor="rgba(255,255,255,0.8)", font=dict(size=12)),
+            title=heading, legend=legend,
             hoverlabel=dict(font=dict(family=FONT, size=12), align="left"),
             margin=dict(l=64, r=24, b=44), modebar=dict(remove=NO_BUTTONS),
         )
@@ -184,22 +233,113 @@ def template() -> go.layout.Template:
 
 
 def finish(
-    fig: go.Figure, title: str, subtitle: str | None, *, height: int, width: int | None = None,
+    fig: go.Figure,
+    title: str,
+    subtitle: str | None,
+    *,
+    height: int,
+    width: int | None = None,
     above: int = 0,
-) -> go.Figure:  # fmt: skip
-    """Apply template, title and size; `height` is that of the plot, `above` room for facet names.
+    narrowest: int = NARROWEST,
+    axis_title: int = AXIS_TITLE,
+) -> go.Figure:
+    """Apply template, title and size to `fig`, and return it.
 
-    Without `width` the figure fills the notebook's width.
+    Args:
+        fig: the figure, with everything drawn.
+        title: the finding.
+        subtitle: the small line under it.
+        height: of the plot alone, in pixels.
+        width: of the figure, in pixels; None fills the notebook's width.
+        above: room for the names of panels, in pixels.
+        narrowest: the width in pixels below which an exported page scrolls the figure instead of
+            squeezing it further. It travels in `layout.meta`, with the words of the title.
+        axis_title: letters after which the title of a horizontal axis goes on in a new line.
+
+    Raises:
+        ValueError: for an empty title.
     """
     text, tall, lines = wrap_title(title, subtitle, min(width or FULL_WIDTH, FULL_WIDTH) - 32)
     # plotly lifts a text of several lines by most of a line above where it puts a single one.
-    pad = dict(l=16, t=14 if lines == 1 else 25)
-    below = _label_height(fig)
+    pad = dict(l=16, t=TOOLBAR + (0 if lines == 1 else 11))
+    heading = tall + 8
+    below = _label_height(fig) + _legend_height(fig, width or FULL_WIDTH)
+    below += _wrap_axis_titles(fig, axis_title)
     fig.update_layout(
         template=template(), title=dict(text=text, pad=pad), autosize=width is None, width=width,
-        height=height + tall + above + below + 84, margin_t=tall + above + 30,
+        height=height + heading + above + below + TOOLBAR + 54,
+        margin_t=heading + above + TOOLBAR + 6,
+        meta=dict(title=title, subtitle=subtitle, heading=heading, narrowest=narrowest),
     )  # fmt: skip
     return fig
+
+
+def same_scale(figs: Sequence[go.Figure]) -> None:
+    """Give `figs` one colour scale and the same range on each axis of numbers, in place.
+
+    The colour scale spans those of all figures, and stays centred where it was; scales centred
+    elsewhere are left alone. An axis that has labels or a range already keeps it.
+    """
+    scales = [fig.layout.coloraxis for fig in figs if fig.layout.coloraxis.cmin is not None]
+    middles = {
+        round((scale.cmin + scale.cmax) / 2, 9) if scale.colorscale[0][1] == DIVERGING[0][1] else 0
+        for scale in scales
+    }
+    if len(middles) == 1:
+        low, high = min(s.cmin for s in scales), max(s.cmax for s in scales)
+        for scale in scales:
+            scale.update(cmin=low, cmax=high)
+    for axis in ("x", "y"):
+        free = [fig for fig in figs if _is_free(fig.layout[f"{axis}axis"])]
+        ends = [end for fig in free for trace in fig.data for end in _extent(trace, axis)]
+        if ends:
+            pad = 0.05 * (max(ends) - min(ends)) or 1.0
+            edges = [min(ends) - pad * (min(ends) != 0), max(ends) + pad * (max(ends) != 0)]
+            for fig in free:
+                fig.layout[f"{axis}axis"].range = edges
+
+
+def _is_free(axis: Any) -> bool:
+    """Whether an axis holds numbers and no range has been set."""
+    return axis.range is None and axis.tickvals is None and axis.visible is not False
+
+
+def _extent(trace: Any, axis: str) -> list[float]:
+    """The ends of what `trace` covers along `axis`; a bar begins at zero."""
+    values = np.asarray(trace[axis] if trace[axis] is not None else (), dtype=float)
+    if values.size == 0:
+        return []
+    along = trace.type == "bar" and (trace.orientation == "h") == (axis == "x")
+    start = [0.0] if along else []
+    return [*start, float(values.min()), float(values.max())]
+
+
+def _wrap_axis_titles(fig: go.Figure, letters: int) -> int:
+    """Break long titles of horizontal axes, and return the pixels that further lines need."""
+    most = 1
+
+    def wrap(axis: Any) -> None:
+        nonlocal most
+        if text := axis.title.text:
+            lines = textwrap.wrap(html.unescape(text), letters)
+            axis.title.text = "<br>".join(plain(line) for line in lines)
+            most = max(most, len(lines))
+
+    fig.for_each_xaxis(wrap)
+    return 17 * (most - 1)
+
+
+def _legend_height(fig: go.Figure, width: int) -> int:
+    """Pixels that the legend needs below everything else, at `width`."""
+    names = [len(html.unescape(t.name or "")) for t in fig.data if t.showlegend is not False]
+    if fig.layout.showlegend is False or not names or fig.data[0].type == "heatmap":
+        return 0
+    if fig.layout.showlegend is None and len(fig.data) < 2:
+        return 0
+    entry, room = 7 * max(names) + 45, width - 60
+    if sum(7 * name + 45 for name in names) <= room:
+        return 32
+    return 13 + 19 * math.ceil(len(names) / max(1, room // entry))
 
 
 def _label_height(fig: go.Figure) -> int:
@@ -210,8 +350,11 @@ def _label_height(fig: go.Figure) -> int:
 
 
 def label_shifts(xs: Values, ys: Values, names: Sequence[str], chosen: Sequence[int]) -> list[int]:
-    """For each chosen point, how many pixels above it its name goes so that names stay apart."""
-    width, height, letter, line = 560, 260, 7, 15  # of the plot and of its text, about, in pixels
+    """For each chosen point, how many pixels above it its name goes so that names stay apart.
+
+    They do on a telephone: on a wider page, points and names are further apart.
+    """
+    width, height, letter, line = 200, 260, 8, 15  # of the plot and of its text, about, in pixels
     px = (xs - np.min(xs)) / (np.ptp(xs) or 1) * width
     py = (ys - np.min(ys)) / (np.ptp(ys) or 1) * height
     taken: list[tuple[float, float, float]] = []

@@ -9,17 +9,31 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from .style import MUTED, PALETTE, finish, plain, to_array
+from mi_helpers.figures.style import MUTED, PALETTE, finish, plain, to_array
 
 
 def vectors(
-    directions: Any, *, title: str, facets: Sequence[Any] | None = None,
-    labels: Sequence[Any] | None = None, subtitle: str | None = None,
-) -> go.Figure:  # fmt: skip
-    """Arrows from the origin: `[n, 2]`, or `[panel, n, 2]` with one of `facets` above each panel.
+    directions: Any,
+    *,
+    title: str,
+    facets: Sequence[Any] | None = None,
+    labels: Sequence[Any] | None = None,
+    subtitle: str | None = None,
+) -> go.Figure:
+    """Draw arrows from the origin, on one scale in all panels, before a circle of radius 1.
 
-    All panels share one scale; a circle of radius 1 is behind. `labels` name the arrows, which
-    keep their colour from panel to panel. ValueError for NaN/inf or another number of columns.
+    Args:
+        directions: `[n, 2]`, or `[panel, n, 2]`.
+        title: the finding.
+        facets: a name above each panel.
+        labels: names of the arrows, which keep their colour from panel to panel.
+        subtitle: a small line under the title, usually the model's name.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: for NaN/inf, another number of columns, or names that do not fit.
     """
     array = to_array(directions, "directions")
     array = array[None] if array.ndim == 2 else array
@@ -56,4 +70,5 @@ def vectors(
     for panel in range(len(array)):
         suffix = "" if panel == 0 else str(panel + 1)
         fig.layout[f"yaxis{suffix}"].scaleanchor = f"x{suffix}"
-    return finish(fig, title, subtitle, height=190 * down, above=24 if titles else 0)
+    above, narrowest = 24 if titles else 0, 150 * across + 40
+    return finish(fig, title, subtitle, height=190 * down, above=above, narrowest=narrowest)

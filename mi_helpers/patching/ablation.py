@@ -8,21 +8,20 @@ why a part's ablation effect is smaller than its direct contribution.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from mi_helpers.patching.engine import MEMORY, prepare
-from mi_helpers.patching.inputs import Inputs, checked_inputs, tokens_of
-from mi_helpers.patching.metric import Metric
-from mi_helpers.patching.runs import Cell, Edit
-from mi_helpers.patching.sites import Where, components
-from mi_helpers.patching.soundness import assert_self_patch
+from mi_helpers.engine import Cell, Inputs, Replacement, Values, What, prepare
+from mi_helpers.interventions import Edit, Firings, Positions, intervene
+from mi_helpers.metrics import Metric
 from mi_helpers.patching.sweep import Sweep
-from mi_helpers.patching.what import Values, What
+from mi_helpers.patching.values import Mean, Zero
+from mi_helpers.patching.where import Where, components
+from mi_helpers.sites import Head, Place, read, require_head
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -38,7 +37,6 @@ def ablate(
     metric: Metric,
     sets: Sequence[Parts],
     *,
-    memory: int = MEMORY,
     progress: bool = False,
 ) -> Sweep:
     """Ablate each of several sets of parts, and measure the metric for each.
@@ -53,6 +51,7 @@ def ablate(
         metric: Logits to one number an example.
         sets: The sets, each a mapping of sites to where, or names of components. An empty set is
             the model as it is.
+        progress: Show a bar.
 
     Returns:
         A `Sweep` with the axis "set"; `effect()` is what each ablation did to the metric.
@@ -63,22 +62,77 @@ def ablate(
     """
     if not sets or isinstance(sets, str | Mapping) or any(isinstance(one, str) for one in sets):
         raise ValueError(f"sets must be a list of sets, e.g. [['L9H6'], ['L9H6', 'MLP0']]: {sets}")
-    base = checked_inputs(model, base, what)
-    masks = [_resolved(model, parts, tokens_of(base).shape[1]) for parts in sets]
-    setup = prepare(model, base, metric)
+    setup = prepare(model, base, metric, what)
+    masks = [_resolved(model, parts, setup.base.tokens.shape[1]) for parts in sets]
     with torch.no_grad():
-        values = cache(what.values(setup.base, setup.run))
-        cells = [_cell(mask, values) for mask in masks]
-        assert_self_patch(setup, cells, memory)
+        cells = [_cell(mask, setup.source) for mask in masks]
     began = time.perf_counter()
-    results = setup.run_cells(cells, memory=memory, progress=progress, label="ablating")
+    results = setup.run_cells(cells, progress=progress, label="ablating")
     return Sweep(
         results["metric"],
         ("set",),
         {"set": list(range(len(sets)))},
         setup.values["metric"],
+        setup.targets.get("metric"),
         seconds=time.perf_counter() - began,
     )
+
+
+@contextmanager
+def ablated(
+    model: TransformerBridge,
+    heads: Sequence[Head],
+    what: Zero | Mean,
+    *,
+    positions: Positions = None,
+) -> Iterator[Firings]:
+    """Within the block, these heads write zero, or their mean on reference prompts.
+
+    For what `ablate` does not measure: runs on other prompts, generation, any metric by hand. Each
+    head's z is replaced. Zero depends on where the origin lies, which weight processing moves.
+
+    Args:
+        model: Any bridge.
+        heads: The heads.
+        what: `Zero()` or `Mean(reference)`; with `per_position`, only prompts of the reference's
+            length can be run.
+        positions: As in `intervene`; -1 is the last of the prompt.
+
+    Raises:
+        ValueError: no head, one that the model does not have, values of another kind, prompts of
+            another length than a mean at each position was taken on.
+        NothingHappened: at the end of the block, if the ablation was never applied.
+    """
+    if not heads:
+        raise ValueError("no head to ablate: give at least one, e.g. [Head(9, 6)]")
+    if not isinstance(what, Zero | Mean):
+        raise ValueError(f"heads are ablated by Zero() or Mean(reference), not by {what!r}")
+    layers: dict[int, list[int]] = {}
+    for head in (require_head(model, head) for head in heads):
+        layers.setdefault(head.layer, []).append(head.head)
+    places: list[Place | str] = [("z", layer) for layer in sorted(layers)]
+    means = read(model, what.tokens, places) if isinstance(what, Mean) else {}
+
+    def edit_of(place: Place) -> Edit:
+        chosen = layers[place[1]]
+        axes = (0,) if getattr(what, "per_position", False) else (0, 1)
+        mean = means[place].mean(axes)[..., chosen, :] if means else torch.zeros(())
+
+        def put(z: Tensor, where: Tensor) -> Tensor:
+            if mean.ndim == 3 and len(mean) != z.shape[1]:
+                raise ValueError(
+                    f"the mean was taken at {len(mean)} positions and the prompt has {z.shape[1]}: "
+                    "use Mean(reference, per_position=False)"
+                )
+            z = z.clone()
+            z[:, :, chosen] = mean.to(z)
+            return z
+
+        return put
+
+    edits = {place: edit_of(place) for place in places if not isinstance(place, str)}
+    with intervene(model, edits, positions=positions) as fired:
+        yield fired
 
 
 def _resolved(model: TransformerBridge, parts: Parts, n_pos: int) -> dict[str, Tensor]:
@@ -91,9 +145,9 @@ def _resolved(model: TransformerBridge, parts: Parts, n_pos: int) -> dict[str, T
 
 
 def _cell(masks: Mapping[str, Tensor], values: Values) -> Cell:
-    edits = [
-        Edit(site, int(layer), mask[layer], values(site, int(layer)))
+    replaced = [
+        Replacement(site, int(layer), mask[layer], values(site, int(layer)))
         for site, mask in masks.items()
         for layer in mask.flatten(1).any(dim=1).nonzero().flatten()
     ]
-    return tuple(sorted(edits, key=lambda edit: edit.order))
+    return tuple(sorted(replaced, key=lambda one: one.order))

@@ -1,4 +1,4 @@
-"""Gradients of a metric at the sites of the bridge, and the points along a path to take them at.
+"""The slope of a metric at places in the model, and the points on a way to take it at.
 
 A first-order estimate needs one gradient; where the metric bends on the way from one run to the
 other, gradients at several points between the two inputs, averaged, do better (integrated
@@ -7,7 +7,7 @@ gradients, Sundararajan et al. 2017; for circuits Hanna et al. 2024).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,12 +15,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mi_helpers.patching.hooked import to_site_layout
-from mi_helpers.patching.metric import Metric, evaluate, positions_of
-from mi_helpers.patching.sites import site_of
+from mi_helpers.interventions import Edit, intervene
+from mi_helpers.metrics import Metric, evaluate, positions_of
+from mi_helpers.sites import Place, hook_name, require_hook
 
 if TYPE_CHECKING:
-    from transformer_lens.hook_points import HookPoint
     from transformer_lens.model_bridge import TransformerBridge
 
 
@@ -56,67 +55,83 @@ class Integrated:
 Path = At | Integrated
 
 
-def gradients(
+def slopes(
     model: TransformerBridge,
     tokens: Int[Tensor, "batch pos"],
-    resid: Float[Tensor, "batch pos d_model"],
     metric: Metric,
-    hooks: Sequence[str],
-) -> dict[str, tuple[Tensor, Tensor]]:
-    """Activation and gradient of each example's metric at each hook, in the bridge's layout.
+    places: Iterable[Place | str],
+    start: Float[Tensor, "batch pos d_model"] | None = None,
+) -> dict[Place | str, tuple[Tensor, Tensor]]:
+    """Activation and gradient of each example's metric at some places, in one run.
+
+    The examples of a batch do not see each other, so the gradient of the metric's sum holds each
+    example's own. Interventions in force are seen.
 
     Args:
-        tokens: The prompts, for their shape.
-        resid: What the first block reads instead of the prompts' embeddings.
+        model: Any bridge.
+        tokens: The prompts.
         metric: Logits to one number an example; it must be differentiable.
-        hooks: Names of hooks.
+        places: `("z", 3)`, or full names of hooks that are no site.
+        start: What the first block reads instead of the prompts' embeddings.
+
+    Returns:
+        By place, both detached and in the layout of the site; the gradient in the metric's unit
+        for one unit of the activation.
 
     Raises:
-        ValueError: a metric without a gradient.
+        ValueError: no place, one that the model does not have, or a metric without a gradient.
+        NothingHappened: a place that the model has and never computes.
     """
+    hooks = {place: require_hook(model, place) for place in places}
     caught: dict[str, Tensor] = {}
+    first = hook_name("resid_pre", 0)
+    begin = None if start is None else start.detach().clone().requires_grad_()
 
-    def keep(act: Tensor, hook: HookPoint) -> Tensor:
-        caught[names[hook.name]] = act
-        return act  # what flows on is this very tensor, so that its gradient is complete
+    def keeper(hook: str) -> Edit:
+        def keep(act: Tensor, where: Tensor) -> Tensor:
+            act = begin if hook == first and begin is not None else act
+            # The first one begins the graph: weights that need no gradient begin none.
+            caught[hook] = act if act.requires_grad else act.detach().requires_grad_()
+            return caught[hook]  # what flows on is this tensor, so that its gradient is complete
 
-    names = {model.hook_dict[name].name: name for name in hooks}
-    start = resid.detach().clone().requires_grad_()
-    begin = (site_of("resid_pre").hook.format(layer=0), lambda act, hook: start)
-    fwd_hooks = [begin, *((name, keep) for name in hooks)]
-    with torch.enable_grad(), model.hooks(fwd_hooks=fwd_hooks):
-        logits = model(tokens)
+        return keep
+
+    given = [first] if begin is not None and hooks else []
+    edits = {hook: keeper(hook) for hook in dict.fromkeys([*given, *hooks.values()])}
+    with torch.enable_grad(), intervene(model, edits):
+        logits = model(tokens.to(model.cfg.device))
         values = evaluate(metric, logits[:, positions_of(metric, tokens.shape[1])])
         total = values.sum()
     if not values.requires_grad:
         raise ValueError("the metric has no gradient: it counts, compares or detaches")
-    grads = torch.autograd.grad(total, [caught[name] for name in hooks], allow_unused=True)
-    return {
-        name: (caught[name].detach(), torch.zeros_like(caught[name]) if grad is None else grad)
-        for name, grad in zip(hooks, grads, strict=True)
+    at = list(dict.fromkeys(hooks.values()))
+    grads = torch.autograd.grad(total, [caught[hook] for hook in at], allow_unused=True)
+    found = {
+        hook: (caught[hook].detach(), torch.zeros_like(caught[hook]) if grad is None else grad)
+        for hook, grad in zip(at, grads, strict=True)
     }
+    return {place: found[hook] for place, hook in hooks.items()}
 
 
-def mean_gradients(
+def mean_slopes(
     model: TransformerBridge,
     tokens: Int[Tensor, "batch pos"],
-    ends: tuple[Float[Tensor, "batch pos d_model"], Float[Tensor, "batch pos d_model"]],
     metric: Metric,
-    sites: Sequence[str],
+    places: Iterable[Place],
+    ends: tuple[Float[Tensor, "batch pos d_model"], Float[Tensor, "batch pos d_model"]],
     path: Path,
-) -> dict[tuple[str, int], Tensor]:
-    """The gradient at each (site, layer), in site layout, averaged over the points of a path."""
-    places = {
-        (site, layer): site_of(site).hook.format(layer=layer)
-        for site in sites
-        for layer in range(model.cfg.n_layers)
-    }
-    points = path.points()
-    total: dict[tuple[str, int], Tensor] = {}
+) -> dict[Place, Tensor]:
+    """The gradient at each place, averaged over points on the way between two first streams.
+
+    Args:
+        ends: The stream before the first block in the base run and in the other run.
+        path: The points.
+    """
+    places, points = list(places), path.points()
+    total: dict[Place, Tensor] = {}
     for point in points:
-        resid = torch.lerp(ends[0], ends[1], point)
-        found = gradients(model, tokens, resid, metric, list(places.values()))
-        for (site, layer), name in places.items():
-            share = to_site_layout(site, found[name][1]) / len(points)
-            total[site, layer] = total.get((site, layer), torch.zeros_like(share)) + share
+        found = slopes(model, tokens, metric, places, torch.lerp(*ends, point))
+        for place in places:
+            share = found[place][1] / len(points)
+            total[place] = total[place] + share if place in total else share
     return total

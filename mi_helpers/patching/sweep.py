@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +16,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from mi_helpers.patching.engine import MEMORY, prepare
-from mi_helpers.patching.inputs import Inputs, checked_inputs, tokens_of
-from mi_helpers.patching.metric import Metric
-from mi_helpers.patching.runs import Cell, Edit
-from mi_helpers.patching.sites import Where, site_of
-from mi_helpers.patching.soundness import assert_full_patch, assert_self_patch, checked_gap
-from mi_helpers.patching.what import OtherRun, Values, What
+from mi_helpers.engine import Cell, Inputs, Replacement, Values, What, prepare
+from mi_helpers.metrics import Metric, recovery
+from mi_helpers.patching.where import Where
+from mi_helpers.sites import site_of
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -67,39 +63,38 @@ class Sweep:
         """
         if self.target is None:
             raise ValueError("recovery needs values from another run (OtherRun); use effect()")
-        return self.effect() / checked_gap(self.base, self.target)
+        return recovery(self.mean(), self.target.mean(), self.base.mean())
 
 
 def patch_sweep(
     model: TransformerBridge,
     base: Inputs,
     what: What,
-    metric: Metric,
+    metric: Metric | Mapping[str, Metric],
     *,
     site: str = "resid_pre",
     over: Sequence[str] = ("layer", "position"),
     where: Where | None = None,
     window: int = 1,
-    memory: int = MEMORY,
-    progress: bool = True,
-) -> Sweep:
+    progress: bool = False,
+) -> Sweep | dict[str, Sweep]:
     """Patch a site in the run on `base`, once for each cell of a grid, and measure each run.
 
     Args:
         model: The bridge, as `mi.load_model` gives it.
         base: The prompts of the run that is patched; `Noised` prompts for causal tracing.
         what: What is put there, e.g. `OtherRun(clean_tokens)`.
-        metric: Logits to one number an example.
+        metric: Logits to one number an example; several by name are measured on the same runs.
         site: One of `SITES`.
         over: The axes of the grid, of "layer", "position" (the destination for "pattern") and
             "head". Along those left out, a cell patches all at once.
         where: The layers, positions and heads to sweep, or to patch; all by default.
         window: How many neighbouring layers a cell patches at once, centred on its layer.
-        memory: Bound on the working memory, in bytes.
         progress: Show a bar.
 
     Returns:
-        The metric on each patched run, equal to that of one plain forward pass per cell.
+        The metric on each patched run, equal to that of one plain forward pass per cell; by name
+        where several metrics were given.
 
     Raises:
         KeyError: an unknown site. ValueError: prompts that do not fit, an axis or index that is
@@ -108,40 +103,27 @@ def patch_sweep(
             with itself changes it, or patching everything does not restore the other run).
     """
     grid = _Grid(site, _checked_axes(site, over, window), where or Where(), window)
-    return _sweep(model, base, what, {"metric": metric}, grid, memory, progress)["metric"]
-
-
-def patch_sweeps(
-    model: TransformerBridge,
-    base: Inputs,
-    what: What,
-    metrics: Mapping[str, Metric],
-    *,
-    site: str = "resid_pre",
-    over: Sequence[str] = ("layer", "position"),
-    where: Where | None = None,
-    window: int = 1,
-    memory: int = MEMORY,
-    progress: bool = True,
-) -> dict[str, Sweep]:
-    """`patch_sweep` with several metrics, by name, measured on the same patched runs."""
-    grid = _Grid(site, _checked_axes(site, over, window), where or Where(), window)
-    return _sweep(model, base, what, metrics, grid, memory, progress)
-
-
-def patch_block_sweeps(
-    model: TransformerBridge,
-    base: Inputs,
-    what: What,
-    metric: Metric,
-    **options: Any,
-) -> dict[str, Sweep]:
-    """The residual stream, attention outputs and MLP outputs, each by layer and position.
-
-    `options` are those of `patch_sweep`, without the site.
-    """
-    sites = ("resid_pre", "attn_out", "mlp_out")
-    return {site: patch_sweep(model, base, what, metric, site=site, **options) for site in sites}
+    setup = prepare(model, base, metric, what)
+    selected = grid.where.resolve(model.cfg, site, setup.base.tokens.shape[1])
+    with torch.no_grad():
+        cells = [_cell(site, mask, setup.source) for mask in _cell_masks(selected, grid)]
+    began = time.perf_counter()
+    results = setup.run_cells(cells, progress=progress, label=f"patching {site}")
+    seconds = time.perf_counter() - began
+    index = {axis: _present(selected, axis) for axis in grid.over}
+    shape = [len(places) for places in index.values()]
+    sweeps = {
+        name: Sweep(
+            values.view(*shape, -1),
+            grid.over,
+            index,
+            setup.values[name],
+            setup.targets.get(name),
+            seconds,
+        )
+        for name, values in results.items()
+    }
+    return sweeps if isinstance(metric, Mapping) else sweeps["metric"]
 
 
 @dataclass(frozen=True)
@@ -152,38 +134,6 @@ class _Grid:
     over: tuple[str, ...]
     where: Where
     window: int
-
-
-def _sweep(
-    model: TransformerBridge,
-    base: Inputs,
-    what: What,
-    metrics: Mapping[str, Metric],
-    grid: _Grid,
-    memory: int,
-    progress: bool,
-) -> dict[str, Sweep]:
-    """Check everything, run the cells, and put the numbers on the grid."""
-    base = checked_inputs(model, base, what)
-    selected = grid.where.resolve(model.cfg, grid.site, tokens_of(base).shape[1])
-    setup = prepare(model, base, metrics)
-    with torch.no_grad():
-        values = cache(what.values(setup.base, setup.run))
-        targets = assert_full_patch(setup, values, memory) if isinstance(what, OtherRun) else {}
-        cells = [_cell(grid.site, mask, values) for mask in _cell_masks(selected, grid)]
-        assert_self_patch(setup, cells, memory)
-    began = time.perf_counter()
-    label = f"patching {grid.site}"
-    results = setup.run_cells(cells, memory=memory, progress=progress, label=label)
-    seconds = time.perf_counter() - began
-    index = {axis: _present(selected, axis) for axis in grid.over}
-    shape = [len(places) for places in index.values()]
-    return {
-        name: Sweep(
-            value.view(*shape, -1), grid.over, index, setup.values[name], targets.get(name), seconds
-        )
-        for name, value in results.items()
-    }
 
 
 def _checked_axes(site: str, over: Sequence[str], window: int) -> tuple[str, ...]:
@@ -224,6 +174,6 @@ def _cell_masks(
 
 
 def _cell(site: str, mask: Bool[Tensor, "layer pos head"], values: Values) -> Cell:
-    """One edit for each layer that the mask touches."""
+    """One replacement for each layer that the mask touches."""
     layers = mask.flatten(1).any(dim=1).nonzero().flatten().tolist()
-    return tuple(Edit(site, layer, mask[layer], values(site, layer)) for layer in layers)
+    return tuple(Replacement(site, layer, mask[layer], values(site, layer)) for layer in layers)

@@ -1,52 +1,59 @@
-"""Sparse autoencoders: train, save, open, judge against the model and against the truth.
+"""Dictionaries: train, save, open, judge against the model and against the truth.
 
-    stream = Activations(model, "blocks.3.hook_resid_post", tokens)
+    stream = Activations(model, ("resid_post", 3), tokens)
     run = train(start(stream, Recipe("batchtopk", d_sae=1536, k=24)))
     sae = run.sae()
     fidelity(sae, stream.sample(20_000)), splice_losses(model, sae, held_out)
 
-Conventions, for every kind: ``f = act((x - b_dec) @ W_enc + b_enc)`` and
-``x_hat = f @ W_dec + b_dec``. Rows of `W_dec` have length 1, so `f` is in the unit of `x`.
+A transcoder or crosscoder is trained the same way, from a stream of several places: see `Sae`.
+
+Conventions, for every kind: `f = act((x - b_dec) @ W_enc + b_enc)` and
+`x_hat = f @ W_dec + b_dec`. Rows of `W_dec` have length 1, so `f` is in the unit of `x`.
+
+`core` is the dictionary; `stream` and `files` bring activations and trained ones; `recipe`, `step`
+and `train` make new ones; `splice` and `quality` judge them; `units`, `effects`, `labels` and
+`report` read them. `attribution_graph` says what the units of one run give to each other, from
+`frozen`, the run held still; `node_runs` sets nodes, `graph_files` keeps graphs.
 """
 
-from mi_helpers.sae.activations import Activations, read_site
-from mi_helpers.sae.causes import attribute_to_units, set_units
-from mi_helpers.sae.core import KINDS, Sae
-from mi_helpers.sae.fidelity import Fidelity, SpliceLosses, fidelity, splice, splice_losses
-from mi_helpers.sae.files import load, save
-from mi_helpers.sae.published import load_published
-from mi_helpers.sae.reading import (
+from mi_helpers.sae.attribution_graph import AttributionGraph, Node, attribution_graph
+from mi_helpers.sae.core import ARCHITECTURES, Sae
+from mi_helpers.sae.effects import attribute_to_units, restoration, set_units
+from mi_helpers.sae.files import load, load_published, save
+from mi_helpers.sae.graph_files import load_graph, save_graph
+from mi_helpers.sae.labels import Labelled, best_units, detection, label_tokens
+from mi_helpers.sae.node_runs import local_replacement, set_features
+from mi_helpers.sae.quality import fidelity, matched_cosine
+from mi_helpers.sae.recipe import Recipe
+from mi_helpers.sae.report import UnitReport, report
+from mi_helpers.sae.splice import splice, splice_losses
+from mi_helpers.sae.stream import Activations, SideBySide, Vectors, read_tokens
+from mi_helpers.sae.train import Training, resume, start, train
+from mi_helpers.sae.units import (
     contexts,
     direct_logits,
     judge_explanation,
-    neighbour_consistency,
+    nearest_units,
     on_texts,
     predicate,
-    read_tokens,
     separating_units,
     unit_activations,
-    units_towards,
 )
-from mi_helpers.sae.recipe import Recipe
-from mi_helpers.sae.reports import UnitReport, nearest_units, report
-from mi_helpers.sae.restoring import Restoration, restoration
-from mi_helpers.sae.run import Run, resume, start, train
-from mi_helpers.sae.truth import Labelled, best_units, detection, label_tokens, matched_cosine
-from mi_helpers.sae.vectors import Vectors
 
 __all__ = [
-    "KINDS",
+    "ARCHITECTURES",
     "Activations",
-    "Fidelity",
+    "AttributionGraph",
     "Labelled",
+    "Node",
     "Recipe",
-    "Restoration",
-    "Run",
     "Sae",
-    "SpliceLosses",
+    "SideBySide",
+    "Training",
     "UnitReport",
     "Vectors",
     "attribute_to_units",
+    "attribution_graph",
     "best_units",
     "contexts",
     "detection",
@@ -55,24 +62,25 @@ __all__ = [
     "judge_explanation",
     "label_tokens",
     "load",
+    "load_graph",
     "load_published",
+    "local_replacement",
     "matched_cosine",
     "nearest_units",
-    "neighbour_consistency",
     "on_texts",
     "predicate",
-    "read_site",
     "read_tokens",
     "report",
     "restoration",
     "resume",
     "save",
+    "save_graph",
     "separating_units",
+    "set_features",
     "set_units",
     "splice",
     "splice_losses",
     "start",
     "train",
     "unit_activations",
-    "units_towards",
 ]

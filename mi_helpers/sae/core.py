@@ -1,4 +1,4 @@
-"""The sparse autoencoder itself: five tensors, an activation function, and where it belongs."""
+"""The dictionary itself: a few tensors, an activation function, and where it reads and writes."""
 
 from __future__ import annotations
 
@@ -10,13 +10,22 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-KINDS = ("relu", "topk", "batchtopk", "jumprelu")
+ARCHITECTURES = ("relu", "topk", "batchtopk", "jumprelu")
+"""What `kind` can be while training; a finished "batchtopk" is a "jumprelu"."""
 NORMALIZATIONS = ("none", "layer_norm")
+SIDE_BY_SIDE = " + "
+"""Between the names of several places that are read, or written, as one vector."""
 
 
 @dataclass(frozen=True)
 class Sae:
-    """A trained sparse autoencoder of one site of one model.
+    """A trained dictionary: a sparse autoencoder, or one that writes elsewhere than it reads.
+
+    An SAE reconstructs what it reads. A **transcoder** reads one place (`hook`) and predicts
+    another (`target`), such as what an MLP makes of its input; a skip transcoder adds a linear map
+    of the input, `W_skip` [Paulo et al. 2025]. A **crosscoder** reconstructs several places at
+    once, of one model or of several, side by side; a cross-layer transcoder predicts several.
+    `family` says which it is.
 
     ``f = act((x - b_dec) @ W_enc + b_enc)``, ``x_hat = f @ W_dec + b_dec``; with
     `subtract_b_dec` False the input is not centred first. `act` is, by `kind`:
@@ -29,13 +38,16 @@ class Sae:
 
     With `normalize` "layer_norm" each input is centred and divided by its standard deviation first,
     and the reconstruction is scaled back.
+
+    With a `target`, the input is never centred by `b_dec`, and ``y_hat = f @ W_dec + b_dec + x @
+    W_skip``.
     """
 
     kind: str
     W_enc: Float[Tensor, "d_in d_sae"]
     b_enc: Float[Tensor, " d_sae"]
-    W_dec: Float[Tensor, "d_sae d_in"]
-    b_dec: Float[Tensor, " d_in"]
+    W_dec: Float[Tensor, "d_sae d_out"]
+    b_dec: Float[Tensor, " d_out"]
     threshold: Float[Tensor, " d_sae"] | None = None
     k: int | None = None
     hook: str = ""
@@ -46,6 +58,12 @@ class Sae:
     subtract_b_dec: bool = True
     notes: Mapping[str, Any] = field(default_factory=dict)
     """The rest of what its file says: how it was trained, on what, its scores."""
+    target: str = ""
+    """The place that it predicts; empty where it reconstructs what it reads. Names of several
+    places, here and in `hook`, are joined by " + "."""
+    W_skip: Float[Tensor, "d_in d_out"] | None = None
+    widths: tuple[int, ...] = ()
+    """Of the places that it writes, where they are several."""
 
     def __post_init__(self) -> None:
         """ValueError for tensors that do not fit together, NaN, or a kind that lacks its part."""
@@ -53,8 +71,26 @@ class Sae:
 
     @property
     def d_in(self) -> int:
-        """Width of the activations."""
+        """Width of what is read."""
         return self.W_enc.shape[0]
+
+    @property
+    def d_out(self) -> int:
+        """Width of what is written."""
+        return self.W_dec.shape[1]
+
+    @property
+    def writes(self) -> str:
+        """The place that it writes."""
+        return self.target or self.hook
+
+    @property
+    def family(self) -> str:
+        """ "SAE", "transcoder", "crosscoder" or "cross-layer transcoder"."""
+        several = len(self.widths) > 1
+        if self.target:
+            return "cross-layer transcoder" if several else "transcoder"
+        return "crosscoder" if several else "SAE"
 
     @property
     def d_sae(self) -> int:
@@ -65,18 +101,39 @@ class Sae:
         """How strongly each unit is active, never negative."""
         return self._encode(self._normalized(x)[0])
 
-    def decode(self, f: Float[Tensor, "... d_sae"]) -> Float[Tensor, "... d_in"]:
-        """The reconstruction from the units, in the scale of the normalised input."""
+    def decode(self, f: Float[Tensor, "... d_sae"]) -> Float[Tensor, "... d_out"]:
+        """What the units write, in the scale of the normalised input; without the skip."""
         return f @ self.W_dec + self.b_dec
 
-    def __call__(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_in"]:
-        """The reconstruction of `x`, in the unit of `x`."""
+    def __call__(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_out"]:
+        """The reconstruction of `x`, or what is predicted from it, in the unit of the target."""
         normal, mean, scale = self._normalized(x)
-        return self.decode(self._encode(normal)) * scale + mean
+        return self._skipped(x, self.decode(self._encode(normal)) * scale + mean)
+
+    def without_units(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_out"]:
+        """What is said of `x` where no unit is active: the bias and the skip."""
+        _, mean, scale = self._normalized(x)
+        bias = self.b_dec * scale + mean
+        return self._skipped(x, bias.expand(*x.shape[:-1], self.d_out))
+
+    def source_norms(self) -> Float[Tensor, "place d_sae"]:
+        """The length of each unit's decoder row at each place that it writes.
+
+        With several places, in the unit in which it was trained: each place has there a mean
+        squared length that equals its width. ValueError where `notes` do not hold their scales.
+        """
+        widths = self.widths or (self.d_out,)
+        norms = torch.stack([part.norm(dim=-1) for part in self.W_dec.split(list(widths), dim=1)])
+        if len(widths) == 1:
+            return norms
+        scales = torch.tensor(self.notes.get("scales", [])[-len(widths) :]).to(norms)
+        if len(scales) != len(widths):
+            raise ValueError(f"notes['scales'] must have a scale for each of {len(widths)} places")
+        return norms * (scales / scales.log().mean().exp())[:, None]
 
     def to(self, device: torch.device | str) -> Sae:
         """The same on another device."""
-        names = ("W_enc", "b_enc", "W_dec", "b_dec", "threshold")
+        names = ("W_enc", "b_enc", "W_dec", "b_dec", "threshold", "W_skip")
         tensors = {n: t.to(device) for n in names if (t := getattr(self, n)) is not None}
         return replace(self, **tensors)
 
@@ -84,10 +141,13 @@ class Sae:
         centred = normal - self.b_dec if self.subtract_b_dec else normal
         return activate(centred @ self.W_enc + self.b_enc, self.kind, self.k, self.threshold)
 
+    def _skipped(self, x: Tensor, out: Tensor) -> Tensor:
+        return out if self.W_skip is None else out + x @ self.W_skip
+
     def _normalized(self, x: Tensor) -> tuple[Tensor, Tensor | float, Tensor | float]:
         if x.shape[-1:] != (self.d_in,):
             raise ValueError(
-                f"this SAE reads activations of width {self.d_in}"
+                f"this {self.family} reads activations of width {self.d_in}"
                 f"{f' ({self.hook})' if self.hook else ''}, not {x.shape[-1] if x.ndim else 0}"
             )
         if self.normalize == "none":
@@ -124,7 +184,12 @@ def _require_fit(sae: Sae) -> None:
     if sae.W_enc.ndim != 2:
         raise ValueError(f"W_enc must be [d_in, d_sae], got {list(sae.W_enc.shape)}")
     d_in, d_sae = sae.W_enc.shape
-    wanted = {"b_enc": (d_sae,), "W_dec": (d_sae, d_in), "b_dec": (d_in,)}
+    d_out = _require_written(sae)
+    wanted: dict[str, tuple[int, ...]] = {
+        "b_enc": (d_sae,), "W_dec": (d_sae, d_out), "b_dec": (d_out,)
+    }  # fmt: skip
+    if sae.W_skip is not None:
+        wanted["W_skip"] = (d_in, d_out)
     if sae.kind == "jumprelu":
         if sae.threshold is None:
             raise ValueError("a jumprelu SAE needs `threshold`, one for each unit")
@@ -145,3 +210,18 @@ def _require_fit(sae: Sae) -> None:
             f"normalize is {sae.normalize!r}; only {' and '.join(NORMALIZATIONS)} can be read. "
             "A constant factor has to be folded into the weights first"
         )
+
+
+def _require_written(sae: Sae) -> int:
+    """The width of what is written, where that fits to what the dictionary says it is."""
+    d_out = len(sae.b_dec) if sae.target else sae.d_in
+    if sae.target and (sae.subtract_b_dec or sae.normalize != "none"):
+        raise ValueError(
+            f"it predicts {sae.target!r}, so its input can be neither centred by the bias of "
+            "that place nor normalised: subtract_b_dec must be False and normalize 'none'"
+        )
+    if sae.W_skip is not None and not sae.target:
+        raise ValueError("W_skip is for a transcoder: an SAE would copy its input. Set `target`")
+    if sae.widths and sum(sae.widths) != d_out:
+        raise ValueError(f"widths {list(sae.widths)} of the places written do not add to {d_out}")
+    return d_out

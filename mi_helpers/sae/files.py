@@ -8,62 +8,115 @@ jbloomAus/SAELens, sae_lens/saes/sae.py and sae_lens/loading/pretrained_sae_load
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mi_helpers import _model_files
+from mi_helpers.files import write_whole
+from mi_helpers.models import hub
+from mi_helpers.models.files import GPT2_NAMES
 from mi_helpers.sae.core import Sae
+from mi_helpers.sites import place_of
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
-ARCHITECTURES = {"relu": "standard", "topk": "topk", "jumprelu": "jumprelu"}
+_KIND_OF = {"standard": "relu", "topk": "topk", "jumprelu": "jumprelu"}
+"""SAELens's architectures, in our words."""
+_TRANSCODERS = {
+    "transcoder": ("standard", False),
+    "skip_transcoder": ("standard", True),
+    "jumprelu_transcoder": ("jumprelu", False),
+    "jumprelu_skip_transcoder": ("jumprelu", True),
+    "topk_transcoder": ("topk", False),
+    "topk_skip_transcoder": ("topk", True),
+}
+"""A transcoder's name: the SAE's architecture, and whether it skips. SAELens has none of topk."""
+_FUNCTIONS = {"standard": ("relu",), "topk": ("topk", "relu"), "jumprelu": ("jumprelu", "relu")}
+"""What each may call its activation function, in files that name one."""
 _TENSORS = ("W_enc", "b_enc", "W_dec", "b_dec", "threshold")
 
 
-def save(sae: Sae, folder: str | Path) -> Path:
+def save(sae: Sae, folder: str | Path, *, half: bool = False) -> Path:
     """Write `sae` so that SAELens's `SAE.load_from_disk(folder)` opens it too.
 
-    Notes go into the metadata; they must be JSON. When writing fails, what was there stays.
+    When writing fails, what was there stays. A transcoder has SAELens's format for one, too; of
+    the kind "topk", which SAELens does not have, by the name "topk_transcoder". With `half`,
+    numbers are rounded to half precision, for half the size.
+
+    Raises:
+        ValueError: a dictionary of several places, for which there is no format.
+        TypeError: a note that JSON cannot hold.
     """
     folder = Path(folder)
-    metadata = {
-        **sae.notes, "model_name": sae.model_id or None, "hook_name": sae.hook or None,
-        "prepend_bos": True, "sae_lens_version": "6.0.0", "sae_lens_training_version": None,
-    }  # fmt: skip
-    config: dict[str, Any] = {
-        "architecture": ARCHITECTURES[sae.kind], "d_in": sae.d_in, "d_sae": sae.d_sae,
-        "dtype": "float32", "device": "cpu", "apply_b_dec_to_input": sae.subtract_b_dec,
-        "normalize_activations": sae.normalize,
-        "reshape_activations": "hook_z" if sae.hook.endswith("hook_z") else "none",
-        "metadata": metadata,
-    }  # fmt: skip
-    if sae.k is not None:
-        config["k"] = sae.k
+    if sae.family not in ("SAE", "transcoder"):
+        raise ValueError(f"SAELens has no format for a {sae.family}: only an SAE or a transcoder")
+    config = _config(sae, half)
     text = json.dumps(config, indent=1) + "\n"  # first: a note that is no JSON fails here
     tensors = {
         n: t.contiguous().cpu().float() for n in _TENSORS if (t := getattr(sae, n)) is not None
     }
+    if sae.W_skip is not None:
+        tensors["W_skip"] = sae.W_skip.T.contiguous().cpu().float()  # SAELens: [d_out, d_in]
+    if half:
+        tensors = {name: value.half() for name, value in tensors.items()}
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".", dir=folder) as partial:
-        save_file(tensors, Path(partial, WEIGHTS))
-        Path(partial, CONFIG).write_text(text, encoding="utf-8")
-        for name in (WEIGHTS, CONFIG):
-            os.replace(Path(partial, name), folder / name)
+    with write_whole(folder / WEIGHTS) as weights, write_whole(folder / CONFIG) as said:
+        save_file(tensors, weights)
+        said.write_text(text, encoding="utf-8")
     return folder
+
+
+def _config(sae: Sae, half: bool) -> dict[str, Any]:
+    """What SAELens says of a dictionary."""
+    metadata = {
+        **sae.notes,
+        "model_name": sae.model_id or None,
+        "hook_name": sae.hook or None,
+        "prepend_bos": True,
+        "sae_lens_version": "6.0.0",
+        "sae_lens_training_version": None,
+    }
+    architectures = {kind: name for name, kind in _KIND_OF.items()}
+    architecture = architectures[sae.kind]
+    if sae.target:
+        wanted = (architecture, sae.W_skip is not None)
+        architecture = next(name for name, is_so in _TRANSCODERS.items() if is_so == wanted)
+    config: dict[str, Any] = {
+        "architecture": architecture,
+        "d_in": sae.d_in,
+        "d_sae": sae.d_sae,
+        "dtype": "float16" if half else "float32",
+        "device": "cpu",
+        "apply_b_dec_to_input": sae.subtract_b_dec,
+        "normalize_activations": sae.normalize,
+        "reshape_activations": "hook_z" if sae.hook.endswith("hook_z") else "none",
+        "metadata": metadata,
+    }
+    if sae.k is not None:
+        config["k"] = sae.k
+    if sae.target:
+        layer = place_of(sae.target)
+        config |= {"d_out": sae.d_out, "hook_name_out": sae.target}
+        config |= {"hook_layer_out": layer[1] if layer else 0, "hook_head_index_out": None}
+    return config
 
 
 def load(folder: str | Path, *, device: torch.device | str = "cpu") -> Sae:
     """Open an SAE in SAELens's layout: standard, topk or jumprelu, from safetensors alone.
 
-    Raises FileNotFoundError when a file is missing, ValueError when one cannot be read, is not what
-    it says, or is of a kind that this package does not know.
+    Decoder rows get length 1, so that activations are in the unit of the stream.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: one cannot be read, is not what it says, or is of a kind that this package does
+            not know.
     """
     folder = Path(folder)
     for name in (CONFIG, WEIGHTS):
@@ -89,17 +142,64 @@ def load(folder: str | Path, *, device: torch.device | str = "cpu") -> Sae:
 def _from_parts(config: Mapping[str, Any], tensors: Mapping[str, Tensor], where: str) -> Sae:
     meta = dict(config.get("metadata") or {})
     both = {**config, **meta}
-    architecture = config.get("architecture", "standard")
-    kwargs = config.get("activation_fn_kwargs") or {}
-    k = config.get("k") or kwargs.get("k")
-    if architecture == "standard" and "topk" in str(both.get("activation_fn_str", "")):
-        architecture = "topk"  # before version 5, topk was an activation function
-    kinds = {name: kind for kind, name in ARCHITECTURES.items()}
-    if architecture not in kinds:
+    architecture = _architecture(config, both, where)
+    skips, target = False, ""
+    if architecture in _TRANSCODERS:
+        architecture, skips = _TRANSCODERS[architecture]
+        target = both.get("hook_name_out") or ""
+        if not target:
+            raise ValueError(f"{where} is a transcoder that does not say where it writes")
+    _require_tensors(config, tensors, where, skips)
+    kind = _KIND_OF[architecture]
+    parts = {n: tensors[n].contiguous() for n in _TENSORS[:4]}
+    if kind == "jumprelu" and "threshold" in tensors:
+        parts["threshold"] = tensors["threshold"]
+    if skips:
+        parts["W_skip"] = tensors["W_skip"].T.contiguous()
+    rescaled = bool(config.get("rescale_acts_by_decoder_norm"))
+    k = config.get("k") or (config.get("activation_fn_kwargs") or {}).get("k")
+    normalize = both.get("normalize_activations", "none")
+    name = both.get("model_name") or ""
+    tops = ("architecture", "d_in", "d_sae", "d_out", "dtype", "device", "k", "metadata")
+    notes = meta or {key: value for key, value in config.items() if key not in tops}
+    unit: dict[str, Any] = {
+        **_with_unit_rows(parts, kind, rescaled, where, config.get("dtype") == "float16")
+    }
+    return Sae(
+        kind=kind,
+        **unit,
+        k=int(k) if kind == "topk" and k else None,
+        hook=both.get("hook_name") or both.get("hook_point") or "",
+        model_id="gpt2" if name in GPT2_NAMES else name,
+        normalize="none" if normalize in (False, None) else str(normalize),
+        subtract_b_dec=not target and bool(config.get("apply_b_dec_to_input", True)),
+        target=target,
+        notes={key: value for key, value in notes.items() if value is not None},
+    )
+
+
+def _architecture(config: Mapping[str, Any], both: Mapping[str, Any], where: str) -> str:
+    """SAELens's name for what the SAE computes; before version 5, topk was a function's name."""
+    name = config.get("architecture", "standard")
+    function = both.get("activation_fn_str") or both.get("activation_fn")
+    if name == "standard" and function == "topk":
+        name = "topk"
+    if name not in (*_KIND_OF, *_TRANSCODERS):
+        readable = ", ".join([*_KIND_OF, *_TRANSCODERS])
+        raise ValueError(f"{where} is of architecture {name!r}; readable are {readable}")
+    plain = _TRANSCODERS.get(name, (name,))[0]
+    if function is not None and function not in _FUNCTIONS[plain]:
         raise ValueError(
-            f"{where} is of architecture {architecture!r}; readable are {', '.join(kinds)}"
+            f"{where} is a {name} SAE with the activation function {function!r}; readable is "
+            f"{' or '.join(_FUNCTIONS[plain])}"
         )
-    missing = [name for name in _TENSORS[:4] if name not in tensors]
+    return name
+
+
+def _require_tensors(
+    config: Mapping[str, Any], tensors: Mapping[str, Tensor], where: str, skips: bool
+) -> None:
+    missing = [n for n in (*_TENSORS[:4], *["W_skip"] * skips) if n not in tensors]
     if missing:
         raise ValueError(f"{where} lacks {', '.join(missing)}; it has {', '.join(tensors)}")
     stated = (config.get("d_in"), config.get("d_sae"))
@@ -111,24 +211,82 @@ def _from_parts(config: Mapping[str, Any], tensors: Mapping[str, Tensor], where:
     factor = tensors.get("scaling_factor")
     if factor is not None and not torch.allclose(factor, torch.ones_like(factor)):
         raise ValueError(f"{where} has fine-tuned scaling factors, which are not supported")
-    kind = kinds[architecture]
-    parts = {n: tensors[n].contiguous() for n in _TENSORS[:4]}
-    if config.get("rescale_acts_by_decoder_norm"):  # folded: rows of W_dec get length 1
-        length = parts["W_dec"].norm(dim=-1)
-        parts["W_enc"], parts["b_enc"] = parts["W_enc"] * length, parts["b_enc"] * length
-        parts["W_dec"] = parts["W_dec"] / length[:, None]
-    normalize = both.get("normalize_activations", "none")
-    name = both.get("model_name") or ""
-    tops = ("architecture", "d_in", "d_sae", "dtype", "device", "k", "metadata")
-    notes = meta or {key: value for key, value in config.items() if key not in tops}
-    return Sae(
-        kind=kind,
-        **parts,
-        threshold=tensors["threshold"] if kind == "jumprelu" and "threshold" in tensors else None,
-        k=int(k) if kind == "topk" and k else None,
-        hook=both.get("hook_name") or both.get("hook_point") or "",
-        model_id="gpt2" if name in _model_files.GPT2_NAMES else name,
-        normalize="none" if normalize in (False, None) else str(normalize),
-        subtract_b_dec=bool(config.get("apply_b_dec_to_input", True)),
-        notes={key: value for key, value in notes.items() if value is not None},
-    )  # fmt: skip
+
+
+def _with_unit_rows(
+    parts: dict[str, Tensor], kind: str, rescaled: bool, where: str, half: bool
+) -> dict[str, Tensor]:
+    """The same SAE with decoder rows of length 1, and activations longer by what rows were."""
+    length = parts["W_dec"].norm(dim=-1)
+    length = torch.where(length > 0, length, torch.ones_like(length))
+    if torch.allclose(length, torch.ones_like(length), rtol=0, atol=1e-3 if half else 1e-5):
+        return parts
+    even = torch.allclose(length, length[:1].expand_as(length), rtol=1e-5)
+    if kind == "topk" and not rescaled and not even:
+        raise ValueError(
+            f"{where} chooses its k units before their decoder rows, of length "
+            f"{float(length.min()):.3g} to {float(length.max()):.3g}, count: such an SAE cannot be "
+            "brought to rows of length 1"
+        )
+    parts = dict(parts)
+    for name in ("W_enc", "b_enc", "threshold"):
+        if name in parts:
+            parts[name] = parts[name] * length
+    parts["W_dec"] = parts["W_dec"] / length[:, None]
+    return parts
+
+
+def load_published(
+    hook: str, release: str = "gpt2-small-res-jb", *, device: torch.device | str = "cpu"
+) -> Sae:
+    """A published SAE of one site, such as "blocks.8.hook_resid_pre", in one pinned revision.
+
+    "gpt2-small-res-jb": the residual stream of GPT-2 small before every layer and after the last,
+    24,576 relu units [Bloom 2024]. It needs centred writing weights, as `mi.load_model` gives them.
+
+    What was published about it is in `notes["published"]`: its page on Neuronpedia, L0, and losses
+    in nats with their source; they were measured on OpenWebText.
+
+    Raises:
+        KeyError: an unknown release or site.
+        FileNotFoundError: neither cached nor to be had.
+        ValueError: it is not what the release says.
+    """
+    releases = json.loads((files("mi_data") / "sae" / "published.json").read_text("utf-8"))
+    if release not in releases:
+        raise KeyError(f"no release {release!r}; there is {', '.join(releases)}")
+    facts = releases[release]
+    if hook not in facts["sites"]:
+        raise KeyError(f"{release} has no SAE of {hook!r}; there is {', '.join(facts['sites'])}")
+    sae = load(_folder(facts["repo"], facts["revision"], hook), device=device)
+    if (sae.d_in, sae.d_sae, sae.hook or hook) != (facts["d_in"], facts["d_sae"], hook):
+        raise ValueError(
+            f"{release} at {hook} should be [{facts['d_in']}, {facts['d_sae']}], but its files "
+            f"hold [{sae.d_in}, {sae.d_sae}] of {sae.hook!r}: delete them from the cache"
+        )
+    notes = {
+        **sae.notes,
+        "model_from_pretrained_kwargs": {"center_writing_weights": facts["center_writing_weights"]},
+        "published": {
+            **dict(zip(facts["columns"], facts["sites"][hook], strict=True)),
+            "source": facts["source"],
+        },
+    }
+    return replace(sae, model_id=facts["model"], hook=hook, notes=notes)
+
+
+def _folder(repo: str, revision: str, hook: str) -> Path:
+    """Where the two files lie: in the cache, without any network, or downloaded to it."""
+    names = [f"{hook}/{name}" for name in (CONFIG, WEIGHTS)]
+    paths = [try_to_load_from_cache(repo, name, revision=revision) for name in names]
+    if not all(isinstance(path, str) for path in paths):
+        if not hub.hub_answers():
+            raise FileNotFoundError(
+                f"{hook} of {repo}@{revision[:7]} is not in the Hugging Face cache, and the hub "
+                "does not answer or HF_HUB_OFFLINE is set: run once with a network (about 150 MB)"
+            )
+        try:
+            paths = [hf_hub_download(repo, name, revision=revision) for name in names]
+        except OSError as error:  # the hub's own errors are OSErrors
+            raise FileNotFoundError(f"{hook} of {repo} could not be fetched: {error}") from error
+    return Path(str(paths[0])).parent

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mi_helpers.sae.core import KINDS
+from mi_helpers.sae.core import ARCHITECTURES
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,20 @@ class Recipe:
     The encoder starts as the decoder's transpose times `encoder_scale`: at 1 far too many units
     answer to each input at first, and all kinds learn more slowly.
 
+    Several places that are read or written side by side are scaled each by its own constant. With
+    `by_source`, the penalty of "relu" weighs a unit by the sum of its decoder's lengths at the
+    places instead of the length of the whole row, which is 1: a crosscoder's unit then pays for
+    each place it writes [Lindsey et al. 2024]. (The choice of "topk" and "batchtopk" knows the
+    whole row alone.)
+
+    Where the target is another place than what is read, `skip` adds a linear map from one to the
+    other, which starts as the least-squares map [Paulo et al. 2025]. With `causal`, units belong to
+    the places read in equal shares: those of the i-th read it alone and write to the i-th and later
+    ones, as in a cross-layer transcoder [Ameisen et al. 2025].
+
+    Gradients longer than `clip`, all tensors together, are cut to that length before Adam sees
+    them: else its second moments remember the huge first ones, and steps stay small for long.
+
     The penalties rise from zero over the first `warm_up` share of the steps, which keeps units of
     "relu" and "jumprelu" from dying early; the learning rate falls to zero over the last
     `cool_down` share. A unit is dead when it was silent for the last `dead_after` inputs.
@@ -38,11 +52,15 @@ class Recipe:
     steps: int = 1000
     batch: int = 1024
     lr: float = 1e-3
+    clip: float = 1.0
     warm_up: float = 0.1
     cool_down: float = 0.3
     aux: float = 1 / 32
     dead_after: int = 100_000
     encoder_scale: float = 0.3
+    by_source: bool = False
+    skip: bool = False
+    causal: bool = False
     seed: int = 0
     log_every: int = 50
     mixed_precision: bool = False
@@ -50,8 +68,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """ValueError that names the field."""
-        if self.kind not in KINDS:
-            raise ValueError(f"kind is {self.kind!r}; choose one of {', '.join(KINDS)}")
+        if self.kind not in ARCHITECTURES:
+            raise ValueError(f"kind is {self.kind!r}; choose one of {', '.join(ARCHITECTURES)}")
         for name in ("d_sae", "k", "steps", "batch", "dead_after", "log_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -60,8 +78,13 @@ class Recipe:
         for name in ("l1", "l0", "aux"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
-        if self.lr <= 0 or self.bandwidth <= 0:
-            raise ValueError(f"lr = {self.lr} and bandwidth = {self.bandwidth} must be positive")
+        for name in ("lr", "bandwidth", "clip"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if self.by_source and self.kind != "relu":
+            raise ValueError(f'by_source is a penalty of "relu"; {self.kind!r} has none')
+        if self.skip and self.causal:
+            raise ValueError("skip and causal exclude each other: a map of all places sees ahead")
         if not 0 < self.encoder_scale <= 1:
             raise ValueError(f"encoder_scale must be in (0, 1], got {self.encoder_scale}")
         if not (0 <= self.warm_up < 1 and 0 <= self.cool_down <= 1):

@@ -7,6 +7,8 @@ matrices, are sums over that list. Only the encoder's forward product is dense.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -14,10 +16,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from mi_helpers.patching.linear import FixedLinear
+from mi_helpers.engine import FixedLinear
 from mi_helpers.sae.core import activate
 from mi_helpers.sae.recipe import Recipe
-from mi_helpers.sae.sparse import Code, largest, top
 
 MOST_ACTIVE = 1 / 8
 """Above this share of active units, dense products are faster."""
@@ -41,27 +42,53 @@ Parameters = dict[str, Tensor]
 
 
 def batch_loss(
-    p: Parameters, x: Float[Tensor, "batch d_in"], recipe: Recipe, scale: float,
-    dead: Bool[Tensor, " d_sae"], *, dense: bool | None = None,
-) -> Loss:  # fmt: skip
-    """Squared error plus the kind's penalty times `scale`; `dense` None picks the faster way."""
+    p: Parameters,
+    x: Float[Tensor, "batch d_in"],
+    recipe: Recipe,
+    scale: float,
+    dead: Bool[Tensor, " d_sae"],
+    *,
+    target: Float[Tensor, "batch d_out"] | None = None,
+    widths: tuple[int, ...] = (),
+    dense: bool | None = None,
+) -> Loss:
+    """Squared error plus the kind's penalty times `scale`; `dense` None picks the faster way.
+
+    `target` is what is to be predicted, by default `x` itself; `widths` are those of the places
+    written, for a penalty by source.
+    """
+    y = x if target is None else target
     if dense is None and x.device.type != "cpu":
         dense = True
     code = pre = None
     if not dense:
         with torch.no_grad():
-            code, pre = _encode(p, x - p["b_dec"], recipe, dense)
+            code, pre = _encode(p, x - centre(p), recipe, dense)
     if code is None:
         f, theta, out = _dense(p, x, recipe, pre)
     else:
         f, theta, out = _sparse(p, x, recipe, code)
-    error = (out - x).square().sum(-1).mean()
-    total = error + scale * _penalty(f, theta, recipe) / len(x)
+    if "W_skip" in p:
+        out = out + (x - p["b_in"]) @ p["W_skip"]
+    error = (out - y).square().sum(-1).mean()
+    paid = f * _paid(p, widths, code) if recipe.by_source else f
+    total = error + scale * _penalty(paid, theta, recipe) / len(x)
     if "topk" in recipe.kind and recipe.aux and bool(dead.any()):
-        total = total + recipe.aux * _leftover(p, x, (x - out).detach(), dead)
+        total = total + recipe.aux * _leftover(p, x, (y - out).detach(), dead)
     f = f.detach()
     least = f[f > 0].min() if recipe.kind == "batchtopk" and f.any() else error.new_zeros(())
     return Loss(total, error.detach(), _active(f, code, len(dead)), least)
+
+
+def centre(p: Parameters) -> Tensor:
+    """What the encoder takes from its input: the decoder's bias, where the target is the input."""
+    return p["b_in"] if "b_in" in p else p["b_dec"]
+
+
+def _paid(p: Parameters, widths: tuple[int, ...], code: Code | None) -> Tensor:
+    """The sum of a unit's decoder lengths over places, of each entry or of all units."""
+    norms = sum(part.norm(dim=-1) for part in p["W_dec"].split(list(widths), dim=1))
+    return norms if code is None else norms[code.units]
 
 
 def _encode(
@@ -73,8 +100,8 @@ def _encode(
     if recipe.kind == "topk":
         found = [top(product(part), recipe.k) for part in centred.split(ROWS)]
         values, units = (torch.cat(parts).flatten() for parts in zip(*found, strict=True))
-        return Code(torch.arange(n_rows).repeat_interleave(recipe.k), units, values,
-                    n_rows, n_units), None  # fmt: skip
+        rows = torch.arange(n_rows).repeat_interleave(recipe.k)
+        return Code(rows, units, values, n_rows, n_units), None
     pre = product(centred)
     if recipe.kind == "batchtopk":
         place = largest(pre.flatten(), recipe.k * n_rows)
@@ -99,7 +126,7 @@ def _sparse(
     p: Parameters, x: Tensor, recipe: Recipe, code: Code
 ) -> tuple[Tensor, Tensor | None, Tensor]:
     """Values of the list, their thresholds, the reconstruction."""
-    values = _Encoder.apply(p["b_dec"], p["W_enc"], p["b_enc"], x, code.pre, code)
+    values = _Encoder.apply(centre(p), p["W_enc"], p["b_enc"], x, code.pre, code)
     if "log_threshold" not in p:
         f, counted = values.relu(), None
     else:
@@ -116,9 +143,9 @@ def _dense(
     half = recipe.mixed_precision and x.device.type == "cuda"
     with torch.autocast(x.device.type, torch.bfloat16, enabled=half):
         if pre is None:
-            pre = (x - p["b_dec"]) @ p["W_enc"] + p["b_enc"]
+            pre = (x - centre(p)) @ p["W_enc"] + p["b_enc"]
         else:
-            pre = _Encoder.apply(p["b_dec"], p["W_enc"], p["b_enc"], x, pre, None)
+            pre = _Encoder.apply(centre(p), p["W_enc"], p["b_enc"], x, pre, None)
         counted = None
         if "log_threshold" in p:
             theta = p["log_threshold"].exp().expand_as(pre)
@@ -139,31 +166,89 @@ def _penalty(f: Tensor, counted: Tensor | None, recipe: Recipe) -> Tensor:
 def _leftover(p: Parameters, x: Tensor, rest: Tensor, dead: Tensor) -> Tensor:
     """How badly the best dead units explain what the living ones leave over."""
     units = dead.nonzero()[:, 0]
-    pre = (x - p["b_dec"].detach()) @ p["W_enc"].T[units].T + p["b_enc"][units]
+    pre = (x - centre(p).detach()) @ p["W_enc"].T[units].T + p["b_enc"][units]
     k = min(len(units), max(1, x.shape[1] // 2))
     best = pre.topk(k, dim=-1)
-    code = torch.zeros_like(pre).scatter(-1, best.indices, best.values)
+    code = torch.zeros_like(pre).scatter(-1, best.indices, best.values.relu())
     share = min(1.0, len(units) / max(1, x.shape[1] // 2))
     return share * (code @ p["W_dec"][units] - rest).square().sum(-1).mean()
 
 
+@dataclass
+class Code:
+    """The units that may be active, as a list ordered by rows, with what comes before `act`."""
+
+    rows: Int[Tensor, " entry"]
+    units: Int[Tensor, " entry"]
+    pre: Float[Tensor, " entry"]
+    n_rows: int
+    n_units: int
+
+    @cached_property
+    def row_starts(self) -> Int[Tensor, " row"]:
+        """Where each row's entries begin."""
+        return torch.searchsorted(self.rows, torch.arange(self.n_rows))
+
+    @cached_property
+    def by_unit(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The order of entries by unit, their rows in it, and where each unit's begin."""
+        order = self.units.argsort()
+        count = torch.bincount(self.units, minlength=self.n_units)
+        return order, self.rows[order], count.cumsum(0) - count
+
+    def sum_by_unit(
+        self, weight: Float[Tensor, " entry"], vectors: Float[Tensor, "row d_in"]
+    ) -> Float[Tensor, "d_sae d_in"]:
+        """For each unit, the sum of weight x vector over the rows where it occurs."""
+        order, rows, starts = self.by_unit
+        return embedding_bag(
+            rows, vectors.contiguous(), starts, mode="sum", per_sample_weights=weight[order]
+        )
+
+
+def top(values: Float[Tensor, "row n"], k: int) -> tuple[Tensor, Tensor]:
+    """`values.topk(k)` in any order, sooner: the k largest are in the k groups of largest maximum.
+
+    Groups of four, and their maxima in turn by the same way.
+    """
+    n = values.shape[1]
+    if n % 4 or n < 8 * k:
+        return values.topk(k, sorted=False)
+    groups = top(values.view(len(values), 4, n // 4).amax(1), k)[1]
+    members = torch.cat([groups + i * (n // 4) for i in range(4)], dim=1)
+    best = values.gather(1, members).topk(k, sorted=False)
+    return best.values, members.gather(1, best.indices)
+
+
+def largest(flat: Tensor, count: int, stride: int = 67) -> Tensor:
+    """The places of the `count` largest, in order; a sample says which need not be looked at."""
+    enough = min(2 * count // stride, len(flat[::stride]))
+    place = None
+    if enough:
+        bound = flat[::stride].topk(enough, sorted=True).values[-1]
+        place = (flat > bound).nonzero()[:, 0]
+    if place is None or len(place) < count:
+        return flat.topk(count, sorted=False).indices.sort().values
+    return place[flat[place].topk(count, sorted=False).indices].sort().values
+
+
 class _Encoder(torch.autograd.Function):
-    """`(x - b_dec) @ W_enc + b_enc`, known already: whole, or only at the entries of `code`."""
+    """`(x - b_in) @ W_enc + b_enc`, known already: whole, or only at the entries of `code`."""
 
     @staticmethod
-    def forward(ctx: Any, b_dec, W_enc, b_enc, x, pre, code):
-        ctx.save_for_backward(b_dec, W_enc, x)
+    def forward(ctx: Any, b_in, W_enc, b_enc, x, pre, code):
+        ctx.save_for_backward(b_in, W_enc, x)
         ctx.code = code
         return pre.view_as(pre)
 
     @staticmethod
     def backward(ctx: Any, grad):
-        b_dec, W_enc, x = ctx.saved_tensors
+        b_in, W_enc, x = ctx.saved_tensors
         if ctx.code is None:
-            to_bias, to_enc = grad.sum(0), grad.T @ (x - b_dec)
+            to_bias, to_enc = grad.sum(0), grad.T @ (x - b_in)
         else:
             to_bias = torch.zeros_like(W_enc[0]).index_add_(0, ctx.code.units, grad)
-            to_enc = ctx.code.sum_by_unit(grad, x - b_dec)
+            to_enc = ctx.code.sum_by_unit(grad, x - b_in)
         return -(W_enc @ to_bias), to_enc.T, to_bias, None, None, None
 
 

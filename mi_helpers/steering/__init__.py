@@ -9,17 +9,16 @@ Sources: Turner et al. 2023, Activation Addition; Panickssery et al. 2023, Contr
 Addition; Arditi et al. 2024, Refusal in Language Models Is Mediated by a Single Direction.
 """
 
-from mi_helpers.steering.applying import add, clamp, every_write, orthonormal, place, project_out
+from mi_helpers.interventions import Firings, NothingHappened
+from mi_helpers.steering.applying import add, clamp, orthonormal, project_out
 from mi_helpers.steering.editing import (
     find_value,
     key_covariance,
-    mlp_keys,
     orthogonalised,
     rank_one,
     rome_key,
     written,
 )
-from mi_helpers.steering.hooks import Firings, NothingHappened
 from mi_helpers.steering.making import (
     activation_addition,
     class_means,
@@ -42,19 +41,16 @@ __all__ = [
     "clamp",
     "class_means",
     "collect",
-    "every_write",
     "find_value",
     "fingerprint",
     "key_covariance",
     "load",
     "make",
-    "mlp_keys",
     "new_vector",
     "orthogonalised",
     "orthonormal",
     "paired_difference",
     "pca_of_differences",
-    "place",
     "probe_weights",
     "project_out",
     "random_like",

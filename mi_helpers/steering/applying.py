@@ -1,10 +1,4 @@
-"""Interventions that undo themselves: context managers on the bridge that count their firings.
-
-Inside the ``with`` the model is changed for everything that runs it: forward passes, caches,
-`generate` with its key/value cache, patching sweeps. They nest: the inner one acts last at the same
-place. On leaving, also by an error, the model is as before. One that never acted raises
-`NothingHappened`, for then whatever was measured is not its effect.
-"""
+"""Steering a run: add a vector, take a direction out, hold a feature. All are `intervene`s."""
 
 from __future__ import annotations
 
@@ -16,14 +10,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mi_helpers.patching.sites import SITES
-from mi_helpers.steering.hooks import Edit, Firings, Positions, Stream, intervene
-from mi_helpers.steering.vectors import SteeringVector, require_site, require_vector
+from mi_helpers.interventions import Edit, Firings, Positions, intervene, write_hooks
+from mi_helpers.sites import Place
+from mi_helpers.steering.vectors import SteeringVector, require_vector
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
-WRITES = ("hook_embed", "hook_pos_embed")
+Stream = Float[Tensor, "batch pos d_model"]
 
 
 @contextmanager
@@ -41,14 +35,15 @@ def add(
         vector: What to add. With one vector for each position, those go to positions 1, 2, … of the
             prompt (after BOS), and `positions` must be left alone.
         strength: In lengths of the vector; negative steers away.
-        positions: None for all, generated tokens too; a slice counted from the start of the text,
-            generated tokens continuing the count (`slice(5, None)`: from the sixth token on); or a
-            list, in which negative numbers count from the end of the prompt.
+        positions: None for all, generated tokens too; a slice counted from the start of each text,
+            generated tokens continuing the count (`slice(5, None)`: from the sixth token on); a
+            list, in which negative numbers count from the end of each prompt; or a boolean mask of
+            the prompts' tokens.
 
     Raises:
-        ValueError: a vector for another model or place, a strength that is not finite or so large
+        ValueError: A vector for another model or place, a strength that is not finite or so large
             that the stream overflows, positions that are none of the prompt's.
-        NothingHappened: on leaving, when nothing was run, or never at these positions.
+        NothingHappened: On leaving, when nothing was run, or never at these positions.
     """
     vector.check_fits(model)
     if not torch.isfinite(torch.tensor(float(strength))):
@@ -60,14 +55,14 @@ def add(
         if positions is not None:
             raise ValueError("this vector brings its own positions: leave positions out")
         positions = slice(1, 1 + len(delta))
-    with intervene(model, {vector.hook: _adder(delta)}, positions) as fired:
+    with intervene(model, {vector.place: _adder(delta)}, positions=positions) as fired:
         yield fired
 
 
 def _adder(delta: Tensor) -> Edit:
     if delta.ndim == 1:
         return lambda acts, where: acts + delta
-    return lambda acts, where: acts + delta[where - 1]
+    return lambda acts, where: acts + delta[(where - 1).clamp(0, len(delta) - 1)]
 
 
 @contextmanager
@@ -75,8 +70,7 @@ def project_out(
     model: TransformerBridge,
     directions: Float[Tensor, "*k d_model"],
     *,
-    hooks: Sequence[str] | None = None,
-    towards: Float[Tensor, " d_model"] | None = None,
+    places: Sequence[Place | str] | None = None,
     positions: Positions = None,
 ) -> Iterator[Firings]:
     """Remove a direction, or the span of several, from the stream: directional ablation.
@@ -84,32 +78,33 @@ def project_out(
     Args:
         model: Any model of this width.
         directions: [d_model] or [k d_model], of any length, not necessarily orthogonal.
-        hooks: Where; by default `every_write(model)`, so that the stream never has a component
-            along them. `place("resid_post", 3)` names a single one.
-        towards: Leave this vector's component along the directions instead of none, as for a mean.
+        places: Where; by default everywhere that something is written to the stream, so that it
+            never has a component along them. `[("resid_post", 3)]` names a single one.
         positions: As in `add`.
 
     Source: Arditi et al. 2024 (arXiv:2406.11717), section 2.4.
+
+    Raises:
+        ValueError: Directions that are not independent or of another width, or positions as in
+            `add`.
+        NothingHappened: As `add`.
     """
     basis = orthonormal(directions).to(model.cfg.device)
     if basis.shape[1] != model.cfg.d_model:
         raise ValueError(f"directions of {basis.shape[1]} dimensions, d_model {model.cfg.d_model}")
-    rest = 0 if towards is None else (towards.to(basis) @ basis.T) @ basis
 
     def remove(acts: Stream, where: Tensor) -> Stream:
-        return acts - (acts @ basis.T) @ basis + rest
+        return acts - (acts @ basis.T) @ basis
 
-    names = every_write(model) if hooks is None else list(hooks)
-    if towards is not None and hooks is None:
-        raise ValueError("give hooks with towards: every write would add it once more")
-    with intervene(model, {name: remove for name in names}, positions) as fired:
+    chosen = write_hooks(model) if places is None else list(places)
+    with intervene(model, {place: remove for place in chosen}, positions=positions) as fired:
         yield fired
 
 
 @contextmanager
 def clamp(
     model: TransformerBridge,
-    place: str,
+    place: Place,
     encode: Callable[[Stream], Float[Tensor, "batch pos"]],
     decoder: Float[Tensor, " d_model"],
     value: float,
@@ -120,7 +115,7 @@ def clamp(
 
     Args:
         model: The model.
-        place: The hook the feature is read and written at, from `place(site, layer)`.
+        place: Where the feature is read and written, such as `("resid_post", 3)`.
         encode: Gives the feature's activation from the stream, such as an SAE's encoder for one
             feature, or `lambda acts: acts @ unit` for a direction.
         decoder: The feature's decoder row.
@@ -129,6 +124,10 @@ def clamp(
         positions: As in `add`.
 
     Source: Templeton et al. 2024, Scaling Monosemanticity, "Methodological details".
+
+    Raises:
+        ValueError: A decoder row or a value that is no number, or positions as in `add`.
+        NothingHappened: As `add`.
     """
     require_vector(decoder, "decoder")
     if not torch.isfinite(torch.tensor(float(value))):
@@ -138,21 +137,8 @@ def clamp(
     def hold(acts: Stream, where: Tensor) -> Stream:
         return acts + (value - encode(acts))[..., None] * row
 
-    with intervene(model, {place: hold}, positions) as fired:
+    with intervene(model, {place: hold}, positions=positions) as fired:
         yield fired
-
-
-def place(site: str, layer: int) -> str:
-    """The hook of a site of one layer; KeyError or ValueError for a site not of width d_model."""
-    require_site(site)
-    return SITES[site].hook.format(layer=layer)
-
-
-def every_write(model: TransformerBridge) -> list[str]:
-    """Every hook at which something is written to the stream: embeddings, attention, MLPs."""
-    layers = range(model.cfg.n_layers)
-    blocks = [SITES[site].hook.format(layer=i) for i in layers for site in ("attn_out", "mlp_out")]
-    return [name for name in (*WRITES, *blocks) if name in model.hook_dict]
 
 
 def orthonormal(directions: Float[Tensor, "*k d_model"]) -> Float[Tensor, "rank d_model"]:

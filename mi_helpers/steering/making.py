@@ -15,9 +15,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mi_helpers._stream import require_tokens
-from mi_helpers.patching.sites import SITES
-from mi_helpers.steering.vectors import SteeringVector, new_vector, require_layer, require_site
+from mi_helpers.prompts.pairs import tokens_of
+from mi_helpers.sites import Place, read, require_layer, require_tokens, require_unpadded
+from mi_helpers.steering.vectors import SteeringVector, new_vector, require_site
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -84,31 +84,40 @@ def collect(
     layers: Sequence[int] | None = None,
     position: int | None = -1,
 ) -> Float[Tensor, "layer prompt d_model"]:
-    """Activations of `site` at one position of every prompt, or their mean over all (None).
+    """Activations of `site` at one position of every prompt, or their mean over all.
 
-    `prompts` are texts of any lengths (BOS is put in front; -1 is the last token of each) or tokens
-    of one length. The mean leaves BOS out. `layers` defaults to all.
+    Args:
+        model: Any bridge.
+        prompts: Texts of any lengths, tokenised as `model.to_tokens` does, or tokens of one length.
+        site: One of width d_model.
+        layers: All by default.
+        position: Counted in each prompt, -1 being its last token; None for the mean over all but
+            the start token.
+
+    Returns:
+        The activations, in the order of `layers`.
 
     Raises:
-        ValueError: no prompts, an empty text, a layer or a position out of range.
+        ValueError: No prompts, an empty or a padded text, a layer or a position out of range, a
+            model in training mode.
     """
     layers = list(range(model.cfg.n_layers)) if layers is None else list(layers)
     require_site(site)
     for layer in layers:
         require_layer(model, layer)
     rows = _tokens(model, prompts)
-    by_length: dict[int, list[int]] = defaultdict(list)
+    alike: dict[tuple[int, bool], list[int]] = defaultdict(list)
     for i, row in enumerate(rows):
         require_tokens(row[None], [] if position is None else [position])
-        by_length[len(row)].append(i)
-    names = [SITES[site].hook.format(layer=layer) for layer in layers]
+        alike[len(row), _has_start(model, row)].append(i)
+    places: list[Place | str] = [(site, layer) for layer in layers]
     found = torch.empty(len(layers), len(rows), model.cfg.d_model, device=model.cfg.device)
-    for members in by_length.values():
+    for (length, start), members in alike.items():
+        if position is None and length == start:
+            raise ValueError("a prompt is nothing but the start token: there is no mean over it")
         tokens = torch.stack([rows[i] for i in members])
-        with torch.no_grad():
-            cache = model.run_with_cache(tokens, names_filter=names)[1]
-        acts = torch.stack([cache[name] for name in names])
-        found[:, members] = acts[:, :, 1:].mean(2) if position is None else acts[:, :, position]
+        acts = torch.stack(list(read(model, tokens, places).values()))
+        found[:, members] = acts[:, :, start:].mean(2) if position is None else acts[:, :, position]
     return found
 
 
@@ -124,8 +133,17 @@ def make(
 ) -> SteeringVector:
     """A vector from two sets of prompts, towards the first, for one site of one layer.
 
+    Args:
+        model: The model that it is to steer.
+        positive: Prompts with the behaviour.
+        negative: Prompts without it.
+        layer: Counted from 0.
+        maker: How two sets of activations become a direction.
+        site: One of width d_model.
+        position: As in `collect`.
+
     Raises:
-        ValueError: as `collect`; sets that do not fit the maker (unequal for pairs), or that do not
+        ValueError: As `collect`; sets that do not fit the maker (unequal for pairs), or that do not
             differ at this place, as when a position before the first difference is read.
     """
     acts = [
@@ -150,22 +168,35 @@ def activation_addition(
 ) -> SteeringVector:
     """One pair of prompts, subtracted position by position: a vector for each position.
 
-    The shorter prompt is filled up with spaces, as in the paper. Position 0 (BOS) is the same in
-    both and left out, so the vectors belong to positions 1, 2, …
+    The shorter prompt is filled up with spaces, as in the paper. Position 0, the start token, is
+    the same in both and left out, so the vectors belong to positions 1, 2, …
     Source: Turner et al. 2023 (arXiv:2308.10248), section 3: resid_pre of `layer`.
+
+    Args:
+        model: The model that it is to steer.
+        plus: The prompt to steer towards.
+        minus: The prompt to steer away from.
+        layer: Counted from 0.
+
+    Raises:
+        ValueError: As `collect`, or a model that puts no start token before a text.
     """
     rows = _tokens(model, [plus, minus])
+    if not all(_has_start(model, row) for row in rows):
+        raise ValueError(f"{model.cfg.model_name} puts no start token before a text to begin at")
     length = max(len(row) for row in rows)
     space = model.to_tokens(" ", prepend_bos=False)[0, :1]
     filled = torch.stack([torch.cat([row, space.repeat(length - len(row))]) for row in rows])
-    acts = torch.stack(
-        [collect(model, filled, site="resid_pre", layers=[layer], position=i)[0]
-         for i in range(1, length)], dim=1,
-    )  # fmt: skip
+    place = ("resid_pre", layer)
+    acts = read(model, filled, [place])[place][:, 1:]
     return new_vector(
-        model, acts[0] - acts[1], layer, method="activation_addition", site="resid_pre",
+        model,
+        acts[0] - acts[1],
+        layer,
+        method="activation_addition",
+        site="resid_pre",
         prompts=(plus, minus),
-    )  # fmt: skip
+    )
 
 
 def sae_feature(
@@ -182,27 +213,50 @@ def sae_feature(
     Added with a strength s this is resid + s * W_dec[i] * max_act: at 1, the feature at its
     strongest. Convention of SAELens and Neuronpedia.
 
+    Args:
+        model: The model that the autoencoder reads.
+        W_dec: The decoder.
+        feature: Which row of it.
+        layer: Where it belongs.
+        max_act: The feature's largest activation.
+        site: One of width d_model.
+
     Raises:
-        ValueError: a feature that does not exist or has never been active.
+        ValueError: A feature that does not exist or has never been active.
     """
     if not 0 <= feature < len(W_dec):
         raise ValueError(f"feature {feature} is not in 0..{len(W_dec) - 1}")
     if max_act <= 0:
         raise ValueError(f"feature {feature} has a maximum activation of {max_act}: it is dead")
     return new_vector(
-        model, W_dec[feature] * max_act, layer, method="sae_feature", site=site,
-        feature=feature, max_act=float(max_act),
-    )  # fmt: skip
+        model,
+        W_dec[feature] * max_act,
+        layer,
+        method="sae_feature",
+        site=site,
+        feature=feature,
+        max_act=float(max_act),
+    )
 
 
 def random_like(vector: SteeringVector, model: TransformerBridge, seed: int = 0) -> SteeringVector:
-    """The standard control: a random direction of the same norm at the same place."""
+    """The standard control: a random direction of the same norm at the same place.
+
+    Args:
+        vector: What it is the control of.
+        model: The model of both.
+        seed: Of the direction.
+    """
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(vector.vector.shape, generator=generator)
     return new_vector(
-        model, _like(noise, vector.vector, turn=False), vector.layer, method="random",
-        site=vector.site, seed=seed,
-    )  # fmt: skip
+        model,
+        _like(noise, vector.vector, turn=False),
+        vector.layer,
+        method="random",
+        site=vector.site,
+        seed=seed,
+    )
 
 
 def _like(direction: Tensor, model_of: Tensor, *, turn: bool = True) -> Tensor:
@@ -227,17 +281,23 @@ def _require_acts(positive: Acts, negative: Acts, *, paired: bool = False) -> No
 
 
 def _tokens(model: TransformerBridge, prompts: Prompts) -> list[Int[Tensor, " pos"]]:
-    """One row of tokens for each prompt, BOS first."""
+    """One row of tokens for each prompt, as the model takes them."""
     if isinstance(prompts, Tensor):
-        require_tokens(prompts, [])
+        require_tokens(prompts)
+        require_unpadded(model, prompts)
         return list(prompts.to(model.cfg.device))
     if isinstance(prompts, str) or not len(prompts) or not all(prompts):
         raise ValueError("prompts must be a list of texts with at least one, none of them empty")
-    rows = [model.to_tokens(text, prepend_bos=True, truncate=False)[0] for text in prompts]
+    rows = [tokens_of(model, [text])[0] for text in prompts]
     longest = max(map(len, rows))
     if longest > model.cfg.n_ctx:
         raise ValueError(f"a prompt of {longest} tokens exceeds the context of {model.cfg.n_ctx}")
     return rows
+
+
+def _has_start(model: TransformerBridge, row: Int[Tensor, " pos"]) -> bool:
+    """Whether a row begins with the start token, which says nothing of the text."""
+    return int(row[0]) == model.tokenizer.bos_token_id
 
 
 def _texts(model: TransformerBridge, prompts: Prompts) -> tuple[str, ...]:

@@ -16,8 +16,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from mi_helpers.files import write_whole
 from mi_helpers.models import ModelSource, model_id, model_source
-from mi_helpers.patching.sites import SITES, site_of
+from mi_helpers.sites import SITES, Place, hook_name, require_layer, site_of
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -69,8 +70,13 @@ class SteeringVector:
 
     @property
     def hook(self) -> str:
-        """The hook of the bridge that it is added at."""
-        return SITES[self.site].hook.format(layer=self.layer)
+        """The bridge's name of that place."""
+        return hook_name(self.place)
+
+    @property
+    def place(self) -> Place:
+        """The site and layer that it is added at."""
+        return self.site, self.layer
 
     def check_fits(self, model: TransformerBridge) -> None:
         """ValueError unless it was made on these weights, so processed, and has their width."""
@@ -100,7 +106,20 @@ def new_vector(
     prompts: tuple[str, ...] = (),
     **details: Any,
 ) -> SteeringVector:
-    """Put your own direction into the form that this package applies; checked against `model`."""
+    """Put your own direction into the form that this package applies.
+
+    Args:
+        model: The model that it was found in.
+        vector: One direction, or one for each position after the start token.
+        layer: Where it belongs.
+        method: How it was found.
+        site: One of width d_model.
+        prompts: What it was found from.
+        details: Anything else to remember, as JSON can hold it.
+
+    Raises:
+        ValueError: No vector of this model's stream, or a place that is not there.
+    """
     require_vector(vector, "vector")
     made = SteeringVector(
         vector=vector.detach().float().cpu().clone(),
@@ -117,19 +136,20 @@ def new_vector(
 
 
 def save(vector: SteeringVector, path: str | Path) -> None:
-    """Write one safetensors file: the vector, and all the rest as its metadata."""
+    """Write one safetensors file, whole or not at all: the vector, all the rest as metadata."""
     about = {name: value for name, value in asdict(vector).items() if name != "vector"}
     about["norm"] = vector.norm
     metadata = {"steering_vector": json.dumps(about)}
-    save_file({"vector": vector.vector.contiguous().cpu()}, path, metadata=metadata)
+    with write_whole(path) as part:
+        save_file({"vector": vector.vector.contiguous().cpu()}, part, metadata=metadata)
 
 
 def load(path: str | Path, model: TransformerBridge) -> SteeringVector:
     """Read a vector, and refuse it if it was made on another model.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: a file that is no steering vector, was altered, or is for another model.
+        FileNotFoundError: There is no such file.
+        ValueError: A file that is no steering vector, was altered, or is for another model.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"no steering vector at {path}")
@@ -190,9 +210,3 @@ def require_site(site: str) -> None:
     if site_of(site).per_head:
         flat = [name for name, one in SITES.items() if not one.per_head]
         raise ValueError(f"site {site!r} belongs to heads; choose one of {', '.join(flat)}")
-
-
-def require_layer(model: TransformerBridge, layer: int) -> None:
-    """Raise ValueError for a layer that the model does not have."""
-    if not 0 <= layer < model.cfg.n_layers:
-        raise ValueError(f"layer {layer} is not in 0..{model.cfg.n_layers - 1}")

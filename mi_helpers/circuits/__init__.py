@@ -1,0 +1,23 @@
+"""Circuits: the graph of who reads whose writing, edges scored, searched, judged, and paths."""
+
+from mi_helpers.circuits.acdc import acdc, kl_distance
+from mi_helpers.circuits.graph import Circuit, EdgeGraph
+from mi_helpers.circuits.paths import path_patch
+from mi_helpers.circuits.published import published
+from mi_helpers.circuits.quality import Faithfulness, completeness, faithfulness, minimality
+from mi_helpers.circuits.scores import EdgeScores, edge_attribution
+
+__all__ = [
+    "Circuit",
+    "EdgeGraph",
+    "EdgeScores",
+    "Faithfulness",
+    "acdc",
+    "completeness",
+    "edge_attribution",
+    "faithfulness",
+    "kl_distance",
+    "minimality",
+    "path_patch",
+    "published",
+]

@@ -1,0 +1,1 @@
+"""What makes notebooks a suite: claims, exercises with checks, glossary and literature."""
