@@ -34,11 +34,12 @@ MODEL_DIR = Path(str(files(__package__) / "model"))
 
 
 def load(folder: Path = MODEL_DIR) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Weights in single precision and the tokenizer of a Hugging Face folder."""
+    """Weights in single precision and the tokenizer of a Hugging Face folder, else pocket's own."""
     model = AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, use_safetensors=True, local_files_only=True
     )
-    return model.eval(), AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    own = folder if (folder / "tokenizer.json").is_file() else MODEL_DIR
+    return model.eval(), AutoTokenizer.from_pretrained(own, local_files_only=True)
 
 
 @torch.no_grad()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
+
+from mi_helpers import checksums
+from mi_helpers.files import write_whole
 
 from .tokenizer import BOS
 
@@ -34,6 +35,24 @@ def hugging_face_state(state: dict[str, torch.Tensor], n_layers: int) -> dict[st
             out[f"transformer.h.{i}.{theirs}.weight"] = state[f"blocks.{i}.{ours}.weight"].T
             out[f"transformer.h.{i}.{theirs}.bias"] = state[f"blocks.{i}.{ours}.bias"]
     return {k: v.to(torch.float16).contiguous() for k, v in out.items()}
+
+
+def torch_state(state: dict[str, torch.Tensor], n_layers: int) -> dict[str, torch.Tensor]:
+    """Weights by the names of `GPT2`, in single precision: undoes `hugging_face_state`."""
+    state = {k.removeprefix("transformer."): v.float() for k, v in state.items()}
+    out = {k: state[k] for k in ("wte.weight", "wpe.weight", "ln_f.weight", "ln_f.bias")}
+    names = {"attn.c_proj": "proj", "mlp.c_fc": "fc", "mlp.c_proj": "out"}
+    for i in range(n_layers):
+        for part in ("weight", "bias"):
+            for norm in ("ln_1", "ln_2"):
+                out[f"blocks.{i}.{norm}.{part}"] = state[f"h.{i}.{norm}.{part}"]
+            three = state[f"h.{i}.attn.c_attn.{part}"].chunk(3, dim=-1)
+            for name, value in zip("qkv", three, strict=True):
+                out[f"blocks.{i}.{name}.{part}"] = value.T if part == "weight" else value
+            for theirs, ours in names.items():
+                value = state[f"h.{i}.{theirs}.{part}"]
+                out[f"blocks.{i}.{ours}.{part}"] = value.T if part == "weight" else value
+    return {k: v.contiguous() for k, v in out.items()}
 
 
 def config(recipe: dict) -> dict:
@@ -93,13 +112,10 @@ def export(run: Path, folder: Path) -> None:
         + "\n",
     }
     for name, text in texts.items():
-        part = folder / (name + ".part")
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, folder / name)
-    part = folder / "model.safetensors.part"
-    save_file(hugging_face_state(state, recipe["n_layers"]), part, metadata={"format": "pt"})
-    part.chmod(0o644)
-    os.replace(part, folder / "model.safetensors")
+        with write_whole(folder / name) as part:
+            part.write_text(text, encoding="utf-8")
+    with write_whole(folder / "model.safetensors") as part:
+        save_file(hugging_face_state(state, recipe["n_layers"]), part, metadata={"format": "pt"})
+        part.chmod(0o644)
     names = sorted([*texts, "model.safetensors"])
-    sums = "".join(f"{hashlib.sha256((folder / n).read_bytes()).hexdigest()}  {n}\n" for n in names)
-    (folder / "SHA256SUMS").write_text(sums)
+    checksums.write(folder, {name: folder / name for name in names})

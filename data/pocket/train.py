@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -26,6 +26,8 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from tqdm import tqdm
+
+from mi_helpers.files import write_whole
 
 from .corpus import NOISE, ROW, rows
 from .generator import LATE_MIX
@@ -67,6 +69,13 @@ class Recipe:
         """Optimiser steps of the whole run."""
         return self.tokens // (self.batch_rows * ROW)
 
+    @property
+    def phases(self) -> tuple[int, int, int]:
+        """How many rows there are of each of the three mixes, in the order of training."""
+        count = self.steps * self.batch_rows
+        first, last = int(self.early * count), int(self.late * count)
+        return first, last - first, count - last
+
 
 class Block(nn.Module):
     """Pre-LayerNorm attention and MLP, as GPT-2 has them."""
@@ -92,7 +101,11 @@ class Block(nn.Module):
         scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2) + self.mask[:t, :t].to(q)
         z = scores.softmax(-1).to(v) @ v
         x = x + self.proj(z.transpose(1, 2).reshape(b, t, d))
-        return x + self.out(F.gelu(self.fc(self.ln_2(x)), approximate="tanh"))
+        return x + self.out(self.activation(self.fc(self.ln_2(x))))
+
+    def activation(self, hidden: Tensor) -> Tensor:
+        """What the MLP does between its two matrices: ``gelu(tanh)``, GPT-2's ``gelu_new``."""
+        return F.gelu(hidden, approximate="tanh")
 
 
 def sinusoids(n_ctx: int, d_model: int) -> Tensor:
@@ -107,12 +120,12 @@ def sinusoids(n_ctx: int, d_model: int) -> Tensor:
 
 
 class GPT2(nn.Module):
-    """GPT-2 with tied embeddings. ``gelu(tanh)`` is the same function as ``gelu_new``."""
+    """GPT-2 with tied embeddings, made of ``block``."""
 
-    def __init__(self, r: Recipe) -> None:
+    def __init__(self, r: Recipe, block: Callable[[Recipe], nn.Module] = Block) -> None:
         super().__init__()
         self.wte, self.wpe = nn.Embedding(r.vocab_size, r.d_model), nn.Embedding(r.n_ctx, r.d_model)
-        self.blocks = nn.ModuleList(Block(r) for _ in range(r.n_layers))
+        self.blocks = nn.ModuleList(block(r) for _ in range(r.n_layers))
         self.ln_f = nn.LayerNorm(r.d_model)
         for name, p in self.named_parameters():
             if p.dim() == 2:
@@ -130,11 +143,15 @@ class GPT2(nn.Module):
         """Mean next-token loss of rows [batch pos], where a token is not flagged as `NOISE`."""
         tokens = rows & (NOISE - 1)
         targets = tokens.masked_fill(rows >= NOISE, -100)[:, 1:]
+        logits = self.stream(tokens)[:, :-1] @ self.wte.weight.T
+        return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
+
+    def stream(self, tokens: Tensor) -> Tensor:
+        """What the unembedding reads [batch pos d_model]."""
         x = self.wte(tokens) + self.wpe.weight[: tokens.shape[1]]
         for block in self.blocks:
             x = block(x)
-        logits = self.ln_f(x)[:, :-1] @ self.wte.weight.T
-        return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
+        return self.ln_f(x)
 
 
 def optimisers(model: GPT2, r: Recipe) -> list[torch.optim.Optimizer]:
@@ -171,12 +188,6 @@ def rate(step: int, r: Recipe) -> float:
     return 1.0 if done < r.decay_from else (1 - done) / (1 - r.decay_from)
 
 
-def _write(path: Path, save) -> None:
-    part = path.with_suffix(".part")
-    save(part)
-    os.replace(part, path)
-
-
 def save_checkpoint(
     folder: Path, step: int, model: GPT2, opts: list[torch.optim.Optimizer]
 ) -> None:
@@ -188,10 +199,8 @@ def save_checkpoint(
                 f"opt{i}.{index}.{k}": torch.as_tensor(v).contiguous().clone()
                 for k, v in entry.items()
             }
-    _write(
-        folder / "checkpoint.safetensors",
-        lambda p: save_file(state, p, metadata={"step": str(step)}),
-    )
+    with write_whole(folder / "checkpoint.safetensors") as part:
+        save_file(state, part, metadata={"step": str(step)})
 
 
 def load_checkpoint(folder: Path, model: GPT2, opts: list[torch.optim.Optimizer]) -> int:
@@ -220,25 +229,22 @@ def prepare(folder: Path, r: Recipe) -> None:
         raise ValueError(
             f"{folder} holds a run with another recipe; choose another --out or delete it"
         )
-    recipe.write_text(json.dumps(asdict(r), indent=2))
+    if not recipe.exists():
+        with write_whole(recipe) as part:
+            part.write_text(json.dumps(asdict(r), indent=2))
     if not (folder / "tokenizer.json").exists():
-        _write(folder / "tokenizer.json", lambda p: build(r.vocab_size).save(str(p)))
+        with write_whole(folder / "tokenizer.json") as part:
+            build(r.vocab_size).save(str(part))
     if not (folder / "rows.npy").exists():
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        count = r.steps * r.batch_rows
-        first, last = int(r.early * count), int(r.late * count)
+        early, middle, late = r.phases
         phases = [
-            rows(tokenizer, first, 3 * r.seed, r.repeats_early),
-            rows(tokenizer, last - first, 3 * r.seed + 1, r.repeats),
-            rows(tokenizer, count - last, 3 * r.seed + 2, r.repeats, LATE_MIX),
+            rows(tokenizer, early, 3 * r.seed, r.repeats_early),
+            rows(tokenizer, middle, 3 * r.seed + 1, r.repeats),
+            rows(tokenizer, late, 3 * r.seed + 2, r.repeats, LATE_MIX),
         ]
-        data = np.concatenate(phases)
-
-        def save(path: Path) -> None:
-            with open(path, "wb") as handle:
-                np.save(handle, data)
-
-        _write(folder / "rows.npy", save)
+        with write_whole(folder / "rows.npy") as part, part.open("wb") as handle:
+            np.save(handle, np.concatenate(phases))
 
 
 def _average_gradients(model: GPT2, ranks: int) -> None:
