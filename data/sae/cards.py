@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from mi_helpers import sae
 
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
 LISTED = """# Sparse autoencoders of pocket
 
 Trained on fresh text of pocket's corpus, for notebooks 10 and 11: the residual stream after every
 layer; at the middle layer also a second seed (what is stable?), two more widths (what splits?), the
-MLP's output, and the residual stream of the same model before its training (the control).
+MLP's output, and the residual stream of an untrained model (the control): the same architecture
+with weights drawn anew, as `transformers` draws them.
 
 ```python
 from importlib.resources import files
@@ -40,18 +44,23 @@ COLUMNS = {
 }
 
 
-def measure(model: Any, trained: sae.Sae, held_out: Tensor) -> dict[str, float]:
+def measure(model: TransformerBridge, trained: sae.Sae, held_out: Tensor) -> dict[str, float]:
     """Scores of an SAE on held-out rows of tokens, rounded as they are told."""
     rows = len(held_out)
     stream = sae.Activations(model, trained.hook, held_out, buffer=held_out.numel())
     found = sae.fidelity(trained, stream.chunk(0))
     losses = sae.splice_losses(model, trained, held_out[: max(1, rows // 4)])
     scores = {
-        "l0": found.l0, "explained_variance": found.explained_variance, "dead": found.dead,
-        "dense": found.dense, "norm_ratio": found.norm_ratio, "loss": losses.clean,
-        "loss_spliced": losses.spliced, "loss_mean_ablated": losses.mean,
+        "l0": found.l0,
+        "explained_variance": found.explained_variance,
+        "dead": found.dead,
+        "dense": found.dense,
+        "norm_ratio": found.norm_ratio,
+        "loss": losses.clean,
+        "loss_spliced": losses.spliced,
+        "loss_mean_ablated": losses.mean,
         "loss_zero_ablated": losses.zero,
-    }  # fmt: skip
+    }
     return {name: round(value, 4) for name, value in scores.items()}
 
 
@@ -90,10 +99,14 @@ def table(folder: Path) -> str:
         config = json.loads(path.read_text(encoding="utf-8"))
         m, name = config["metadata"]["measured"], path.parent.name
         cells = (
-            f"[{name}]({name}/README.md)", str(config["d_sae"]), f"{m['l0']:.1f}",
-            f"{m['explained_variance']:.3f}", f"{m['dead']:.1%}",
-            f"{m['loss_spliced'] - m['loss']:.3f}", recovered(m, "mean"),
-        )  # fmt: skip
+            f"[{name}]({name}/README.md)",
+            str(config["d_sae"]),
+            f"{m['l0']:.1f}",
+            f"{m['explained_variance']:.3f}",
+            f"{m['dead']:.1%}",
+            f"{m['loss_spliced'] - m['loss']:.3f}",
+            recovered(m, "mean"),
+        )
         rows.append(f"| {' | '.join(cells)} |")
     legend = "; ".join(f"*{name}*: {said}" for name, said in COLUMNS.items() if said)
     return LISTED + "\n".join(rows) + f"\n\n{legend[0].upper()}{legend[1:]}.\n"

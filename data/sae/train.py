@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from mi_data.pocket import corpus
@@ -19,6 +19,10 @@ from torch import Tensor
 
 from mi_helpers import sae
 from mi_helpers.models import load_model, model_id, untrained
+from mi_helpers.sites import Place, hook_name
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
 
 ROWS, HELD_OUT = 8_000, 256
 BASE = sae.Recipe(
@@ -31,10 +35,10 @@ class Plan:
     """One SAE: where it reads, and how it is trained."""
 
     name: str
-    hook: str
+    place: Place
     recipe: sae.Recipe = BASE
     untrained: bool = False
-    """Read the model before its training: the control."""
+    """Read the same architecture with weights drawn anew: the control."""
 
 
 def plans(n_layers: int) -> list[Plan]:
@@ -43,20 +47,19 @@ def plans(n_layers: int) -> list[Plan]:
     What reads the same site stands together, because the activations are read once.
     """
     middle = n_layers // 2
-    stream = "blocks.{}.hook_resid_post".format
-    here, name = stream(middle), f"resid_post_{middle}"
+    here, name = ("resid_post", middle), f"resid_post_{middle}"
     return [
         Plan(name, here),
         Plan(f"{name}_seed_1", here, replace(BASE, seed=1)),
         Plan(f"{name}_narrow", here, replace(BASE, d_sae=512)),
         Plan(f"{name}_wide", here, replace(BASE, d_sae=3072)),
-        Plan(f"mlp_out_{middle}", f"blocks.{middle}.hook_mlp_out"),
+        Plan(f"mlp_out_{middle}", ("mlp_out", middle)),
         Plan(f"{name}_untrained", here, untrained=True),
-        *(Plan(f"resid_post_{i}", stream(i)) for i in range(n_layers) if i != middle),
+        *(Plan(f"resid_post_{i}", ("resid_post", i)) for i in range(n_layers) if i != middle),
     ]
 
 
-def token_rows(model: Any, count: int, seed: int) -> Tensor:
+def token_rows(model: TransformerBridge, count: int, seed: int) -> Tensor:
     """Rows of fresh text of pocket's corpus, BOS first; see `mi_data.pocket.corpus.rows`."""
     rows = corpus.rows(model.tokenizer.backend_tokenizer, count, seed, 0.1)
     return torch.from_numpy((rows & (corpus.NOISE - 1)).astype("int64"))
@@ -72,7 +75,9 @@ def make(plan: Plan, stream: sae.Activations, held_out: Tensor, out: Path, work:
     return judge(plan.name, trained, stream.model, held_out, out)
 
 
-def judge(name: str, trained: sae.Sae, model: Any, held_out: Tensor, out: Path) -> str:
+def judge(
+    name: str, trained: sae.Sae, model: TransformerBridge, held_out: Tensor, out: Path
+) -> str:
     """Measure an SAE and write it with its card, which is returned."""
     notes = {**trained.notes, "measured": measure(model, trained, held_out)}
     trained = replace(trained, notes=notes)
@@ -104,9 +109,10 @@ def main() -> None:
             again = judge(name, opened, wanted, held_out, arguments.out) if arguments.judge else ""
             print(again or f"{name} is there")
             continue
-        if stream is None or (stream.hook, stream.model_id) != (plan.hook, model_id(wanted)):
+        hook = hook_name(plan.place)
+        if stream is None or (stream.hook, stream.model_id) != (hook, model_id(wanted)):
             stream = None  # before the next is read: never two in memory
-            stream = sae.Activations(wanted, plan.hook, tokens, buffer=tokens.numel())
+            stream = sae.Activations(wanted, plan.place, tokens, buffer=tokens.numel())
         print(make(plan, stream, held_out, arguments.out, arguments.work))
     (arguments.out / "README.md").write_text(table(arguments.out), encoding="utf-8")
 
