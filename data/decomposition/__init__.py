@@ -1,0 +1,1 @@
+"""Parts of one matrix of pocket, and how they were trained."""

@@ -1,0 +1,1 @@
+"""Models that grok addition modulo 113: checkpoints along the way, and the script."""

@@ -1,0 +1,1 @@
+"""Models trained to implement known circuits: weights, training and card."""
