@@ -1,7 +1,6 @@
 # ---
 # title: Start here
 # minutes: 30
-# measured: 13 s and 0.7 GiB on pocket
 # ---
 
 # %% [markdown]
@@ -36,45 +35,73 @@ versions |= {name: version(name) for name in packages}
 mi.figures.table({"what": list(versions), "version": list(versions.values())})
 
 # %% [markdown]
+# ### The words you need
+#
+# Some words come up on every page. Read them once; section 8 has them all, to look up.
+#
+# - **Token**: what the model reads, a word or a piece of one, with the space before it. The first
+#   is often a mark for the *beginning of the sequence*, BOS.
+# - **Logit**: a number for each token of the vocabulary, which says how well it would come next.
+#   **Softmax** turns the logits into probabilities: it takes the exponential of each, and divides
+#   by their sum. So only *differences* of logits matter.
+# - **Nat**: the unit of surprise. A token that was given the probability *p* costs −ln *p* nats:
+#   none at one, about seven tenths at one half. The **loss** is the mean over tokens.
+# - **Residual stream**: the one vector that each position carries from layer to layer; the number
+#   of its coordinates is **`d_model`**. Each layer reads it and adds to it.
+# - **Hook**: a place in the model where a function of yours is called while it runs, to read what
+#   passes there or to put something else in its place. Places have names:
+#   `blocks.3.hook_resid_pre` is the residual stream before layer 3, `blocks.3.attn.hook_z` what the
+#   heads of that layer have gathered.
+# - **Feature**: a property of the input that the model represents, often as a direction of the
+#   stream. A **probe** is a small classifier that is trained to read one off. A **circuit** is a
+#   part of the model, some heads and MLPs, that does one job.
+# - **IOI**, *indirect object identification*: the example task, "When Mary and John went to the
+#   store, John gave a drink to". **IO** is the indirect object, who receives (Mary). **S** is the
+#   subject, who gives (John): first named at **S1**, again at **S2**, the third name said. The
+#   prompt stops at the position **end**. In the order **ABBA** the receiver is named first (Mary
+#   and John … John), in **BABA** the giver (John and Mary … John).
+
+# %% [markdown] short=true
 # ## 2. One prediction
 #
 # Read this as you would read a story:
 #
 # > After John and Mary went to the store, John gave a bottle of milk to
 #
-# You expect "Mary". Not "John", because he is the one who gives. The model reads the text as
-# **tokens**: words, or pieces of words, with the space before them. For every token in its
-# vocabulary it computes a number, the **logit**, which says how well the token would follow. The
-# softmax turns logits into probabilities that sum to one.
+# You expect "Mary". Not "John", because he is the one who gives. The model computes a logit for
+# every token of its vocabulary, and the softmax turns them into probabilities that sum to one.
 
-# %%
+# %% short=true
 pairs = mi.prompts.ioi_literature(model, "milk")
 prompt, twin = pairs.clean[1], pairs.clean[0]
 logits = model(model.to_tokens(prompt))[0, -1]  # at the last token: one number for each next token
 probabilities = logits.softmax(-1)
-top = probabilities.topk(10)
-words = [model.tokenizer.decode([token]) for token in top.indices.tolist()]
+shown = probabilities.topk(10).indices.tolist()
+shown += [token for token in pairs.answer_tokens[1].tolist() if token not in shown]
+words = [model.tokenizer.decode([token]) for token in shown]
 print(prompt, "…", repr(words[0]))
 
-# %% [markdown]
-# The figure shows the ten likeliest next tokens (a dot stands for a space). Look at where the two
-# names are.
+# %% [markdown] short=true
+# The figure shows the ten likeliest next tokens (a dot stands for a space), each with its
+# probability. A name of the prompt that is not among them comes last. Look at where the two names
+# are.
 
-# %%
+# %% short=true
 mi.figures.bars(
-    top.values,
-    words,
+    probabilities[shown],
+    [f"{word}  {probabilities[token]:.2g}" for word, token in zip(words, shown, strict=True)],
     title=f"The likeliest next token is {words[0].strip()!r}",
     xlabel="probability",
     horizontal=True,
     subtitle=f"{mi.model_id(model)} · {prompt} …",
 )
 
-# %% [markdown]
+# %% [markdown] short=true
 # A model that merely repeated some name from the text would put the two names side by side. The
-# next line says what was found. It is a **claim**, and section 4 explains how to read it.
+# next line says what was found, on this one prompt. It is a **claim**, and section 4 explains how
+# to read it, and asks many prompts.
 
-# %%
+# %% short=true
 right, wrong = pairs.answer_tokens[1]
 claim("start.prediction", probabilities[right], control=probabilities[wrong])
 
@@ -105,7 +132,7 @@ examples = {
 }
 mi.figures.explore(predict, prompt=examples, or_your_own="")
 
-# %% [markdown] tags=["task"] minutes=5 difficulty=1
+# %% [markdown] tags=["task"] minutes=5 difficulty=1 short=true
 # ### Exercise 1: the likeliest tokens
 # Write what the cells above did, for any logits: the `k` highest probabilities of the token after
 # the *last* position, and which tokens they belong to.
@@ -133,40 +160,40 @@ def top_probabilities(logits, k):
 # %% tags=["check"]
 check.top_probabilities(top_probabilities)
 
-# %% [markdown]
+# %% [markdown] short=true
 # ## 3. From behaviour to mechanism
 #
 # So far we watched from outside. **Mechanistic interpretability** asks what happens inside
 # [@olah2020zoom]: which quantities does the network represent, and by which steps do its weights
-# compute the answer from them? For the sentence above: where is it noticed that John is named
-# twice? How does that get to the word "to", where the answer is needed? Which part then looks up
-# "Mary"? For GPT-2 small these questions have a published answer, a circuit of a few dozen
-# attention heads [@wang2022ioi].
+# compute the answer from them? In GPT-2 small: where is it noticed that John is named twice? How
+# does that get to the word "to", where the answer is needed? Which part then looks up "Mary"? For
+# that model these questions have a published answer, a circuit of 26 attention heads
+# [@wang2022ioi]. Another model may do the same task in another way.
 #
-# The step from story to science is the **intervention**: change the part that the explanation
-# names, and see whether the behaviour changes as it predicts. Here is one. Take a twin of the
-# prompt, in which Mary gives, so that the answer is John. The preference should turn round:
+# The step from story to science is the **intervention**: change one thing inside, and see whether
+# the behaviour changes as the explanation says. Here is one. Take a twin of the prompt, in which
+# Mary gives, so that the answer is John. The preference should turn round:
 
-# %%
+# %% short=true
 both = pairs.clean_tokens[[1, 0]]  # our prompt and its twin, as token ids
 last = model(both)[:, -1]
 difference = last[:, right] - last[:, wrong]
 {text: round(value, 2) for text, value in zip([prompt, twin], difference.tolist(), strict=True)}
 
-# %% [markdown]
+# %% [markdown] short=true
 # The number is a **logit difference**: the logit of Mary minus the logit of John. Positive means
 # Mary.
 #
-# Inside the model every token carries one vector from layer to layer, the *residual stream*
-# (notebook 01). Only one word differs between the two prompts, the second name. So at first only
-# that name's vector differs. At the end the last token's vector must differ, because the
+# Inside the model every token carries its vector from layer to layer, the residual stream (notebook
+# 01). Only one word differs between the two prompts, the name of the one who gives (S2). So at
+# first only that name's vector differs. At the end the last token's vector must differ, because the
 # prediction is read off there. When does the news travel from one to the other?
 #
 # Take **one** vector of the twin run, put it in its place in the run on our prompt, and see what
 # the difference becomes. This is *activation patching*. Notebook 05 builds it up slowly; here the
-# idea is enough.
+# idea is enough. The function `put` below is a hook, and the name says where it is called.
 
-# %%
+# %% short=true
 twin_run = model.run_with_cache(both[1:])[1]  # everything the model computes on its way
 
 
@@ -174,8 +201,9 @@ def patched_difference(layer, position):
     """The difference on our prompt when one vector before a layer comes from the twin run."""
 
     def put(stream, hook):
-        stream[:, position] = twin_run["resid_pre", layer][:, position]
-        return stream
+        changed = stream.clone()
+        changed[:, position] = twin_run["resid_pre", layer][:, position]
+        return changed
 
     hook = (f"blocks.{layer}.hook_resid_pre", put)
     logits = model.run_with_hooks(both[:1], fwd_hooks=[hook])[0, -1]
@@ -186,7 +214,7 @@ def patched_difference(layer, position):
 # Every method in this suite is written out once, as above. Then a helper does it fast, and an
 # assertion shows that the two agree.
 
-# %%
+# %% short=true
 sweep = mi.patching.patch_sweep(
     model,
     both[:1],
@@ -198,36 +226,41 @@ name, end = pairs.positions["S2"][1].item(), pairs.positions["end"][1].item()
 by_hand = [patched_difference(layer, name).item() for layer in range(model.cfg.n_layers)]
 assert torch.allclose(sweep.values[:, name, 0].cpu(), torch.tensor(by_hand), atol=1e-3)
 
-# %% [markdown]
+# %% [markdown] short=true
 # In the figure, 0 means that the answer stays as it was, and 1 that it moves all the way to the
-# twin's. Look at where the lines cross. Left of it the answer hangs on the vector of the name,
-# right of it on that of the last token. The third line is a control: the token after the name,
-# which is as near to it, and matters little.
+# twin's: the **recovery**. Before you look, predict. The name's line has to start at 1, the last
+# token's to end near 1. And the token just after the name? If the news were handed on from word to
+# word, its line would rise in between; if something fetches it from the name, it stays low. Then
+# look at where the lines cross.
 
-# %%
+# %% short=true
 recovery = sweep.recovery()
-mi.figures.lines(
+figures.lines(
     {
-        "the second name": recovery[:, name],
+        "the one who gives": recovery[:, name],
         "the last token": recovery[:, end],
-        "control: the token after the name": recovery[:, name + 1],
+        "the token after that name": recovery[:, name + 1],
     },
     title="Who gives: the news leaves the name and reaches the last token",
     x=[f"L{layer}" for layer in range(model.cfg.n_layers)],
     xlabel="the vector is replaced before layer",
     ylabel="how far the answer moves",
-    subtitle=mi.model_id(model),
 )
 
-# %%
-claim("start.handed_over", recovery[-1, end], control=recovery[-1, name])
+# %% [markdown] short=true
+# The claim is one number: what the last token carries before the last layer, less what the name
+# still carries. The control is the same before the second layer.
 
-# %% [markdown]
+# %% short=true
+moved = recovery[:, end] - recovery[:, name]
+claim("start.handed_over", moved[-1], control=moved[1])
+
+# %% [markdown] short=true
 # Before the last layer runs, the last token carries what decides the answer, and the name itself
-# no longer matters to it. Somewhere in between something has *read* the name and *written* to the
-# last token. Finding out what is the rest of the suite.
+# no longer matters to it. Where the lines cross, something has *read* the name and *written* to the
+# last token. What it is, and how one finds out, is the rest of the suite.
 
-# %% [markdown]
+# %% [markdown] short=true
 # ## 4. How to read a claim
 #
 # A single example proves little, and a number alone means little. Is a logit difference of three
@@ -235,58 +268,82 @@ claim("start.handed_over", recovery[-1, end], control=recovery[-1, name])
 # twin**, the same architecture with fresh random weights. Look at the two colours next to each
 # other.
 
-# %%
+# %% short=true
 eight = mi.prompts.ioi_literature(model)
 random_model = mi.untrained(model)
 trained, random = (
     mi.metrics.logit_diff(one(eight.clean_tokens), eight.answer_tokens)
     for one in (model, random_model)
 )
-mi.figures.bars(
+figures.bars(
     {"trained": trained, "untrained": random},
     [f"{label['S']} → {label['IO']}" for label in eight.labels],
     title="Training taught the model who receives",
     xlabel="who gives → who receives",
     ylabel="logit difference, right − wrong",
-    subtitle=mi.model_id(model),
 )
 
-# %%
-claim("start.logit_diff", trained.mean(), control=random.mean())
+# %% [markdown] short=true
+# Eight prompts are few. So the claim counts how often the right name has the higher logit among
+# many prompts drawn from a grammar. What would a model score that understands nothing? The prompts
+# come with their twins, in which the other one gives. So whoever always says the name that came
+# first, or a favourite name, is right exactly half the time. The control counts the first of these
+# rules.
 
-# %% [markdown]
+# %% short=true
+many = mi.prompts.ioi(model, 200)
+
+
+def share_right(some_model):
+    """How often the logit difference at the end of the prompt is positive."""
+    at_end = many.positions["end"]
+    difference = mi.metrics.logit_diff(
+        some_model(many.clean_tokens), many.answer_tokens, position=at_end
+    )
+    return (difference > 0).float().mean()
+
+
+share = share_right(model)
+first_name = sum(label["order"] == "ABBA" for label in many.labels) / len(many.labels)
+claim("start.prefers", share, control=first_name)
+
+# %% [markdown] short=true
 # Read the line above from left to right:
 #
 # - **the verdict**. Green, *holds*: value and control are in their expected ranges. Red, *FAILS*:
 #   one of them is not. Grey, *no expectation*: nobody has stated one for this model, so the claim
-#   only reports;
+#   only reports. Blue, *not in this model*: it is known that the finding is absent, and the line
+#   says why;
 # - **the statement**, in words, and the unit of its number;
 # - **the value**, and the range expected of *this* model;
-# - **the control**: the same measurement where the effect should be absent, here an untrained
-#   model. An effect without a control is half a finding: a probe also "finds" things in random
-#   weights, and some head always has the highest score;
+# - **the control**: what the number has to be compared with. It is the same measurement where the
+#   effect should be absent, or what a simpler explanation would give, as here. An effect without a
+#   control is half a finding: a probe also "finds" things in random weights, and some head always
+#   has the highest score;
 # - **the source** of the expectation: a publication, or a measurement on this model;
 # - **the id**, under which you find the claim in `data/claims`.
 #
 # What would a wrong result look like? `claim.judge` gives a verdict without recording it. Here the
-# two names were mixed up, so the sign is wrong. If the claim above is green, this one is red:
+# two names were mixed up, so every verdict is turned round. If the claim above is green, this one
+# is red:
 
-# %%
-claim.judge("start.logit_diff", -trained.mean(), control=random.mean())
+# %% short=true
+claim.judge("start.prefers", 1 - share, control=first_name)
 
 # %% [markdown]
 # And here is the same finding, told of a model of which nothing is known. It is grey, whatever the
-# value. Claims do not carry over: what holds in one model is not evidence about another.
+# value. Claims do not carry over: what holds in one model is no proof about another.
 
 # %%
 elsewhere = mi.Claims("00_start_here", "a model nobody measured")
-elsewhere.judge("start.logit_diff", trained.mean(), control=random.mean())
+elsewhere.judge("start.prefers", share, control=first_name)
 
 # %% [markdown]
-# When the suite is tested, a red claim is an error: no notebook here may state what its own code
-# does not show. This is also why the prose holds no measured numbers. They stand in the claims.
+# When the suite is tested, a red claim is an error: no notebook may record a number that its code
+# does not give. The sentences around the numbers are ours; judge them. This is also why the prose
+# holds no measured numbers. They stand in the claims.
 
-# %% [markdown] tags=["task"] minutes=5 difficulty=1
+# %% [markdown] tags=["task"] minutes=5 difficulty=1 short=true
 # ### Exercise 2: be the judge
 # Write the verdict on a claim as a colour. A range is a pair (low, high), and both ends belong to
 # it. Without an expected range for the value there is no verdict. Some published findings come
@@ -330,27 +387,31 @@ print(lesson.text, "→", lesson.answer)
 {label: lesson.labels[label] for label in ("S", "IO", "order")}
 
 # %% [markdown]
-# So one can *check* whether a probe, a feature or a circuit found what is there, which no one can
-# do in a model trained on the web. That is what `pocket` is for: the field's methods, on phenomena
-# whose truth is known, fast enough to try things out. [Its card](../data/pocket/README.md) says
-# how it was made and what it can do.
+# The labels say who gives and who receives, and the model is small enough to try everything, in
+# seconds. What the *model* does with the text has to be found here as elsewhere; only a circuit
+# that was planted by hand has a known truth. [Its card](../data/pocket/README.md) says how it was
+# made and what it can do.
 #
-# It is **not** a small GPT-2. It knows the few hundred facts and the kinds of sentences of its own
-# world, and nothing else. Measure it: the loss, in nats per token, says how surprised a model is
-# by a text. Here is a text about GPT-2, and beside it a sentence of pocket's world.
+# It is **not** a small GPT-2. It knows the facts and the kinds of sentences of its own world, and
+# nothing else. Measure it: the loss, in nats per token, says how surprised a model is by
+# a text. Here is a text about GPT-2; the control is a hundred texts of pocket's own world. Last,
+# the loss of a blind guess, which holds every token of the vocabulary equally likely.
 
 # %%
-outside, inside = mi.prompts.literature_text("reference"), eight.clean[0]
-surprise, familiar = (
-    model(model.to_tokens(text), return_type="loss") for text in (outside, inside)
+outside = mi.prompts.literature_text("reference")
+inside = [generator.document(i, split="test").text for i in range(100)]
+surprise, *familiar = (
+    model(model.to_tokens(text), return_type="loss") for text in (outside, *inside)
 )
-claim("start.outside_world", surprise, control=familiar)
+claim("start.outside_world", surprise, control=torch.stack(familiar).mean())
+print(f"a blind guess: {torch.tensor(model.cfg.d_vocab).log():.2f}")
 
 # %% [markdown]
-# On `pocket` the gap is wide; on GPT-2 small the two texts are nearly alike. Keep this in mind: a
-# finding on `pocket` shows that a method works and what a mechanism can look like. It is no
-# finding about GPT-2, and least of all about the models you talk to. That is why every claim is
-# made for each model anew.
+# Outside its world `pocket` is worse than a blind guess: it is sure, and wrong. Models that have
+# read the web are not. (Nats per token of two models do not compare, as their tokens differ.) Keep
+# this in mind: a finding on `pocket` shows that a method works and what a mechanism can look like.
+# It is no finding about GPT-2, and least of all about the models you talk to. That is why every
+# claim is made for each model anew.
 
 # %% [markdown]
 # ## 6. GPT-2 small and other models
@@ -365,13 +426,15 @@ claim("start.outside_world", surprise, control=familiar)
 #
 # | `MI_MODEL` | loads |
 # |---|---|
-# | not set | GPT-2 small if it is in the Hugging Face cache or the hub answers, else `pocket` |
+# | not set | `pocket`; on Colab GPT-2 small |
 # | `pocket` | the embedded model, never a network |
+# | `smollm2` | SmolLM2-135M-Instruct, a real one: run `make real` once (93 MB), or from the hub |
 # | `gpt2` | GPT-2 small, fetched once (548 MB), then cached; or the folder `MI_GPT2_DIR` |
 # | a folder, or a name such as `EleutherAI/pythia-70m` | that model; its claims are grey |
 #
 # Expectations for GPT-2 small come from publications: the literature's prompts are used word for
-# word. For this model, in numbers:
+# word. No recorded run has met them yet. Below is the model that you loaded, in numbers (`d_head`
+# is the width of an attention head, `d_mlp` the number of neurons of an MLP):
 
 # %%
 cfg = model.cfg
@@ -392,20 +455,21 @@ mi.figures.table(
 # %% [markdown]
 # ## 7. The map
 #
-# Read in this order, or jump: every notebook stands alone and says what it needs. The folder
-# `exercises` has each of them once more with the solutions to write yourself.
+# Read in this order, or jump: every notebook says at its head what it needs. The folder
+# `exercises` has each of them once more with the solutions to write yourself; once you have solved
+# one, the map says how far you are.
 
 # %%
-mi.reading.notebooks_html()
+mi.library.notebooks_html()
 
 # %% [markdown]
 # ## 8. Glossary
 #
-# The words of the field, each with its sources and the notebook that shows it at work. Type in the
-# box to search.
+# The words of the field, each with its sources and, where there is one, the notebook that shows it
+# at work. Type in the box to search.
 
 # %%
-mi.reading.glossary_html()
+mi.library.glossary_html()
 
 # %% [markdown]
 # ## 9. The reading map
@@ -414,17 +478,17 @@ mi.reading.glossary_html()
 # start with [@nanda2022steps] and [@olah2020zoom]; for its open problems, [@sharkey2025open].
 
 # %%
-mi.reading.literature_html()
+mi.library.literature_html()
 
-# %% [markdown]
+# %% [markdown] short=true
 # ## Summary
 #
 # - Mechanistic interpretability explains behaviour by what the weights compute, and tests the
 #   explanation by intervening.
-# - In this prompt, what decides the answer moves from the second name to the last token.
+# - In this prompt, what decides the answer moves from the name of the giver to the last token.
 # - A claim is a value with an expected range, a source and a control, for one model. Green, red,
-#   grey.
-# - `pocket` is an instrument to learn on, with known truth. It is not GPT-2.
+#   grey, blue.
+# - `pocket` is an instrument to learn on, with texts whose meaning is known. It is not GPT-2.
 #
 # **Where to read on.** [@olah2020zoom] for the idea of circuits; sections 1 to 3 of [@wang2022ioi]
 # for the example of this notebook; [@bereska2024review] for the whole field. **Next:** notebook 01
