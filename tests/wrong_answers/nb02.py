@@ -110,6 +110,10 @@ def no_norms(first, second):
     return torch.stack([(written @ read).norm() for read in reads])
 
 
+def thin_reads(first, second):
+    return _composition(first["W_V"] @ first["W_O"], [second[n] for n in ("W_Q", "W_K", "W_V")])
+
+
 def no_scale_between(A_1, A_2, scale, W_OV_1, W_OV_2):
     return A_2 @ A_1, W_OV_1 @ W_OV_2
 
@@ -159,7 +163,13 @@ WRONG = {
         complex_score,
         whole_table,
     ],
-    "composition": [q_and_k_exchanged, k_without_transpose, heads_exchanged, no_norms],
+    "composition": [
+        q_and_k_exchanged,
+        k_without_transpose,
+        heads_exchanged,
+        no_norms,
+        thin_reads,
+    ],
     "virtual_head": [
         no_scale_between,
         scale_of_the_source,
