@@ -1,7 +1,6 @@
 # ---
 # title: The logit difference
 # minutes: 70
-# measured: 16 s and 0.8 GiB on pocket
 # ---
 
 # %% [markdown]
@@ -19,11 +18,11 @@
 # - choose a metric, and say how each of the usual ones misleads;
 # - measure a behaviour on many prompts, with a control and an honest interval;
 # - share out a logit difference by layer, by head, and by the position that a head reads;
-# - say what freezing LayerNorm's scale costs, in numbers;
+# - say what freezing LayerNorm's scale costs, in numbers (appendix B);
 # - tell what a component *writes* from what happens *without* it, and measure the gap;
 # - tell a story of a circuit, and mark what it does not show yet.
 
-# %% [markdown]
+# %% [markdown] short=true
 # ## 1. One number for one question
 #
 # The prompt has two names. The question "Mary or John?" is about the *ratio* of two probabilities,
@@ -33,17 +32,17 @@
 #
 # because the softmax divides both by the same sum. By hand, with a vocabulary of three words:
 
-# %%
+# %% short=true
 toy_logits = torch.tensor([3.0, 1, 0])  # Mary, John, them
 toy_probs = toy_logits.softmax(-1)
 print("log of the ratio:", (toy_probs[0] / toy_probs[1]).log().item())
 print("difference:      ", (toy_logits[0] - toy_logits[1]).item())
 
-# %% [markdown]
+# %% [markdown] short=true
 # Now a model, and eight prompts of the literature. Positive means that the right name has the
 # higher logit. `mi.metrics.logit_diff` does it for a batch.
 
-# %%
+# %% short=true
 pairs = mi.prompts.ioi_literature(model)
 tokens, answers = pairs.clean_tokens, pairs.answer_tokens
 n_layers, n_heads = model.cfg.n_layers, model.cfg.n_heads
@@ -120,52 +119,18 @@ mi.figures.table(rows, title="What each metric makes of four changes")
 #   many parts. The loss of the whole text shows the same, divided by the length of the text.
 # - The **rank** is coarse: it may stand still when the names move, and it moves in the last row,
 #   when they do not.
-# - The **KL divergence** sees any change at all, has no sign, and is large in the last row, which
-#   has nothing to do with the question.
+# - The **KL divergence** asks about all words, has no sign, and stands still in the third row: the
+#   wrong name was improbable anyway. It is large in the last row, which has nothing to do with the
+#   question.
 # - The **logit difference** rises in the third row, though the right name is hardly likelier than
 #   before; and it is blind to the last row, after which the model says neither name. So look at the
 #   probability, too, before you say that a model "answers".
 #
 # It answers one question, *this or that?*, and nothing else. That is why one chooses it when the
-# behaviour is a choice between two words.
-#
-# One property more makes it the tool for taking a model apart. Start where the two names are level,
-# push the normalised final state along the direction that tells them apart, in equal steps, and
-# plot three metrics, each as a share of its own range. Look for the straight line.
+# behaviour is a choice between two words. And it is *linear* in the final normalised state, so the
+# effects of parts can be added up, where a probability saturates near 0 and 1 (appendix A).
 
-# %%
-end_of_stream = f"blocks.{n_layers - 1}.hook_resid_post"
-final = model.run_with_cache(tokens, names_filter=end_of_stream)[1][end_of_stream][:, -1]
-direction = (model.W_U[:, answers[:, 0]] - model.W_U[:, answers[:, 1]]).T  # [batch d_model]
-one_logit = direction / direction.square().sum(-1, keepdim=True)
-level = model.ln_final(final[:, None])[:, 0] - difference[:, None] * one_logit
-pushes = torch.linspace(-16, 16, 33)
-pushed = [level + push * one_logit for push in pushes.tolist()]
-seen = [measures(model.unembed(x[:, None])[:, 0], last) for x in pushed]
-
-# %%
-curves = {}
-for name in ("logit difference", "probability", "log-probability"):
-    curve = torch.stack([numbers[name].mean() for numbers in seen]).cpu()
-    curves[name] = (curve - curve.min()) / (curve.max() - curve.min())
-mi.figures.lines(
-    curves, title="Of these only the logit difference is a straight line",
-    x=pushes, xlabel="push (logits)", ylabel="share of the metric's range",
-    subtitle=mi.model_id(model),
-)  # fmt: skip
-
-# %% [markdown]
-# Probability saturates at both ends: near 0 and near 1 a push does almost nothing, so effects there
-# look small. The log-probability saturates where the answer is likely. The logit difference counts
-# every step alike, so the effects of parts can be *added up*. The claim is the largest distance of
-# a curve from its straight line.
-
-# %%
-straight = torch.linspace(0, 1, len(pushes))
-bend = {name: (curve - straight).abs().max() for name, curve in curves.items()}
-claim("metric.straight", bend["logit difference"], control=bend["probability"])
-
-# %% [markdown] tags=["task"] minutes=5 difficulty=1
+# %% [markdown] tags=["task"] minutes=5 difficulty=1 short=true
 # ### Exercise 1: a batch of differences
 # One number for each prompt, at the *last* position.
 
@@ -188,7 +153,7 @@ def logit_differences(logits, answers):
 # %% tags=["check"]
 check.logit_differences(logit_differences)
 
-# %% [markdown]
+# %% [markdown] short=true
 # ## 2. Indirect object identification
 #
 # Two people; one of them, the **subject** S, gives something to the other, the **indirect object**
@@ -197,28 +162,43 @@ check.logit_differences(logit_differences)
 # how the names follow each other, A for one person and B for the other: in **ABBA** the receiver is
 # introduced first, in **BABA** the giver [@wang2022ioi].
 
-# %%
+# %% short=true
 asked = [
     {"prompt": text, "order": label["order"], "right": label["IO"], "wrong": label["S"]}
     for text, label in zip(pairs.clean, pairs.labels, strict=True)
 ]
 mi.figures.table(asked)
 
-# %% [markdown]
+# %% [markdown] short=true
 # The control has to be as like the prompts as possible: their twins, in which the *other* person
 # gives, with the difference still taken towards the first one. A model that only prefers Mary to
-# John, or the first name to the second, would give both the same number.
+# John, or the first name to the second, would give both the same number, prompt by prompt. (The
+# *mean* of the twins is that of the prompts with its sign turned, because each of the eight is the
+# twin of another: look at the bars.)
+#
+# A second control has no such symmetry: a **third** person gives, so that nobody is named twice and
+# neither answer is right. How large is the difference then, whichever its sign?
 
-# %%
+
+# %% short=true
 twin_difference = mi.metrics.logit_diff(twin_last, answers)
-mi.figures.bars(
-    {"the prompt": difference, "its twin": twin_difference}, who,
-    title="The logit difference, prompt by prompt", xlabel="gives → receives",
-    ylabel="logit difference (right − wrong)", subtitle=mi.model_id(model),
-)  # fmt: skip
 
-# %%
-claim("ioi.literature", difference.mean(), control=twin_difference.mean())
+
+def third_giver(p):
+    """The prompts with S2 replaced by a name of the next two prompts, and these names."""
+    givers, changed = p.answer_tokens.roll(2, dims=0)[:, 0], p.clean_tokens.clone()
+    changed[range(len(p)), p.positions["S2"]] = givers
+    return changed, givers
+
+
+third_difference = mi.metrics.logit_diff(model(third_giver(pairs)[0])[:, -1], answers)
+assert torch.allclose(difference.mean(), -twin_difference.mean(), atol=1e-3)  # in any model
+claim("ioi.literature", difference.mean(), control=third_difference.abs().mean())
+figures.bars(
+    {"prompt": difference, "twin": twin_difference, "third giver": third_difference}, who,
+    title="The logit difference, prompt by prompt", xlabel="gives → receives",
+    ylabel="logit difference (right − wrong)",
+)  # fmt: skip
 
 # %% [markdown]
 # Eight prompts are few, and they share their wording. So generate more: other names, other
@@ -232,7 +212,7 @@ def last_logits(some_model, tokens):
     return torch.cat([some_model(some, logits_to_keep=1)[:, -1] for some in tokens.split(40)])
 
 
-many = mi.prompts.ioi(model, 240)
+many = mi.prompts.ioi(model, mi.models.by_size(model, 240, 120))
 of_many, of_untrained = (
     mi.metrics.logit_diff(last_logits(one, many.clean_tokens), many.answer_tokens).cpu()
     for one in (model, mi.untrained(model))
@@ -244,14 +224,16 @@ print(*many.clean[:4], sep="\n")
 # The right answer to a prompt is the wrong answer to its partner. So a liking for a name, or for
 # the first place in the sentence, adds to one of them what it takes from the other: whoever does
 # not know who gave scores zero on average, and is right half of the time. The control is such a
-# model, with the same architecture and without training.
+# model, with the same architecture and without training. Its mean is near zero, and so would be
+# that of a control which never ran; so the control of the mean is the mean *size* of its
+# differences. In the figure: is anything left of zero, and do the two orders differ?
 
 # %%
 right_share, chance = ((values > 0).float().mean() for values in (of_many, of_untrained))
-mi.figures.histogram(
+figures.histogram(
     {"ABBA": of_many[0::2], "BABA": of_many[1::2]}, bins=30, marks={"no preference": 0},
     title=f"{right_share:.0%} of the prompts lie right of zero",
-    xlabel="logit difference (right − wrong)", subtitle=mi.model_id(model),
+    xlabel="logit difference (right − wrong)",
 )  # fmt: skip
 
 # %% [markdown]
@@ -260,41 +242,31 @@ mi.figures.histogram(
 # times. The middle 95% of these means are the interval.
 #
 # What is drawn must be independent, and the partners of a couple are not. So average each couple
-# first, and draw couples.
+# first, and draw couples. `mi.metrics.bootstrap_interval` does the drawing, and you in exercise 2.
+# Couples may share their verb, and that is not independent either: one row of the table draws verbs
+# with all their prompts. Compare it and the row of single prompts with the row of couples. An
+# interval says what it was drawn over, and nothing about prompts of another kind.
+#
+# Does the order of the names matter? Two intervals that overlap do not tell. Look at the interval
+# of the *difference* within couples: if it leaves out zero, a result on one order alone is a result
+# about half of the task.
 
 # %%
-couples = of_many.reshape(-1, 2).mean(1)
-draws = torch.Generator().manual_seed(1)
-picks = [torch.randint(len(couples), (len(couples),), generator=draws) for _ in range(1000)]
-means = torch.stack([couples[pick].mean() for pick in picks])
-by_hand = means.quantile(torch.tensor([0.025, 0.975]))
-interval = mi.metrics.bootstrap_interval(couples)
-width = interval[1] - interval[0]
-assert (by_hand - torch.tensor(interval)).abs().max() < width / 5
-
-# %% [markdown]
-# The table has both orders, all prompts drawn in the right way and in the wrong one, and the
-# control. Compare the third row with the fourth. Where the partners of a couple tend to differ,
-# single draws make the interval too wide; where they are alike, too narrow; and one does not know
-# beforehand which.
-
-# %%
-sets = {"ABBA": of_many[0::2], "BABA": of_many[1::2], "both, drawn by couple": couples}
-sets["both, as if independent"] = of_many
+verbs = sorted({label["verb"] for label in many.labels})
+of_verb = {verb: [label["verb"] == verb for label in many.labels] for verb in verbs}
+by_order = {"ABBA": of_many[0::2], "BABA": of_many[1::2]}
+sets = by_order | {"ABBA − BABA, by couple": by_order["ABBA"] - by_order["BABA"]}
+sets["both, by couple"] = of_many.reshape(-1, 2).mean(1)
+sets["both, prompt by prompt"] = of_many
+sets["both, by verb"] = torch.stack([of_many[which].mean() for which in of_verb.values()])
 sets["control: untrained, by couple"] = of_untrained.reshape(-1, 2).mean(1)
 rows = []
 for name, values in sets.items():
     low, high = mi.metrics.bootstrap_interval(values)
-    rows.append({"prompts": name, "mean": values.mean().item(), "from": low, "to": high})
-mi.figures.table(rows, title="Logit difference on generated prompts, with 95% intervals")
-
-# %%
-claim("ioi.generated", of_many.mean(), control=of_untrained.mean())
+    rows.append({"drawn": name, "mean": values.mean().item(), "from": low, "to": high})
+claim("ioi.generated", of_many.mean(), control=of_untrained.abs().mean())
 claim("ioi.accuracy", right_share, control=chance)
-
-# %% [markdown]
-# Do the intervals of ABBA and BABA overlap? Where they do not, the order of the names matters to
-# the model, and a result on one order alone is a result about half of the task.
+mi.figures.table(rows, title="Logit difference on generated prompts, with 95% intervals")
 
 # %% [markdown] tags=["task"] minutes=10 difficulty=2
 # ### Exercise 2: the interval
@@ -332,292 +304,164 @@ check.interval_of_mean(interval_of_mean)
 
 # %%
 _, cache = model.run_with_cache(tokens)
-streams, half_layers = cache.accumulated_resid(incl_mid=True, return_labels=True)
-lens = torch.stack(
-    [
-        mi.metrics.logit_diff(model.unembed(model.ln_final(stream[:, -1:])), answers).mean()
-        for stream in streams
-    ]
-)
+streams, half_layers = [], []
+for layer in range(n_layers):  # what is "mid" is a sum here: parallel blocks never compute it
+    streams += [before := cache["resid_pre", layer], before + cache["attn_out", layer]]
+    half_layers += [f"{layer}_pre", f"{layer}_mid"]
+streams, half_layers = [*streams, cache["resid_post", -1]], [*half_layers, "final_post"]
+read_out = [model.unembed(model.ln_final(stream[:, -1:])) for stream in streams]
+lens = torch.stack([mi.metrics.logit_diff(logits, answers).mean() for logits in read_out])
+direction = (model.W_U[:, answers[:, 0]] - model.W_U[:, answers[:, 1]]).T  # [batch d_model]
 attribution = mi.lens.logit_attribution(model, tokens, answers)
 running = attribution.cumulative().mean(0)
 
-# %% [markdown]
-# The sum is exact, so it is asserted, against the model's own logits.
-
 # %%
-assert torch.allclose(attribution.total(), difference, atol=1e-3)
+assert torch.allclose(attribution.total(), difference, atol=1e-3)  # the sum is exact
 assert torch.allclose(lens[-1], running[-1], atol=1e-3)
-mi.figures.lines(
+half_way = int((running > running[-1] / 2).nonzero()[0])
+figures.lines(
     {"logit lens (own scale)": lens, "running total (final scale)": running},
-    title="The difference is written late", x=half_layers, xlabel="half-layer",
-    ylabel="logit difference so far", subtitle=mi.model_id(model),
-)  # fmt: skip
-
-# %%
-claim("lens.late", running[n_layers] / running[-1], control=running[-3] / running[-1])
-
-# %% [markdown]
-# Early layers have little part in it, at the last position at least: they may well prepare it
-# elsewhere, in other positions. Now each step of the running total on its own. Attention or MLP?
-# Which layers? Does any layer pull the difference *down*?
-
-# %%
-attention = attribution.heads.sum(-1) + attribution.attn_bias
-by_half_layer = {"attention": attention.mean(0), "MLP": attribution.mlps.mean(0)}
-part = max(by_half_layer, key=lambda name: by_half_layer[name].max())
-most = int(by_half_layer[part].argmax())
-mi.figures.bars(
-    by_half_layer, [f"L{layer}" for layer in range(n_layers)],
-    title=f"The {part} of layer {most} writes most of all",
-    xlabel="layer", ylabel="share of the logit difference", subtitle=mi.model_id(model),
-)  # fmt: skip
-
-# %%
-steps = running.diff()
-assert torch.allclose(steps.reshape(n_layers, 2)[:, 0], by_half_layer["attention"], atol=1e-4)
-claim("where.biggest_step", steps.max(), control=steps.abs().median())
-
-# %% [markdown]
-# ### What freezing LayerNorm's scale costs
-#
-# The final LayerNorm divides by a scale that depends on the *whole* stream, so without a component
-# the scale would be another one too. Attribution ignores that: it freezes the scale. Is this a
-# small sin? Measure it. Take each component out of the final stream, and out of nothing else, and
-# let LayerNorm compute its scale anew.
-
-# %%
-exact = mi.lens.decompose(model, tokens)  # parts: [part batch 1 d_model]
-without = (exact.stream - exact.parts)[:, :, 0]
-bias = attribution.unembed_bias
-left = (model.ln_final(without) * direction).sum(-1) + bias  # [part batch]
-shares = attribution.stacked()[:, :-1].T
-error = (difference - left) - shares
-
-# %% [markdown]
-# There is a formula for it, too. Dividing by a new scale instead of the old one multiplies whatever
-# is *left* of the difference; so the error is what is left, times the relative change of the scale.
-
-
-# %%
-def scale_of(stream):
-    """LayerNorm's divisor, from vectors [... d_model]."""
-    return (stream.var(-1, unbiased=False) + model.cfg.eps).sqrt()
-
-
-stretch = 1 - scale_of(exact.stream[:, 0]) / scale_of(without)
-assert torch.allclose(error, (difference - bias - shares) * stretch, atol=1e-3)
-
-# %% [markdown]
-# Each dot is a component. On the line, freezing costs nothing. Which kinds of component lie off it?
-
-# %%
-kinds = ["embeddings"] * 2 + n_layers * (n_heads * ["heads"] + ["biases", "MLPs"])
-cost = error.abs().mean(1)
-mi.figures.scatter(
-    shares.mean(1), (difference - left).mean(1), labels=exact.labels, identity=True,
-    groups=kinds, named=[exact.labels[int(cost.argmax())]],
-    title=f"Freezing the scale costs most for {exact.labels[int(cost.argmax())]}",
-    xlabel="share, scale frozen", ylabel="effect on the logits alone, scale computed anew",
-    subtitle=mi.model_id(model),
+    title=f"Half of the difference stands at {half_layers[half_way]}",
+    x=half_layers, xlabel="half-layer", ylabel="logit difference so far",
 )  # fmt: skip
 
 # %% [markdown]
-# The error is large for a component that makes up much of the stream's length, whatever it says
-# about the names. The claim compares the head with the largest share and the worst case, whose name
-# stands in the figure.
+# What comes before may well prepare the difference elsewhere, in other positions. Now each step of
+# the running total on its own. Attention or MLP? Which layers? Does any layer pull the difference
+# *down*? The claim reads the largest step along the names of *other* prompts, too: does that
+# half-layer write about these two names, or about names?
 
 # %%
-by_head = attribution.heads.mean(0).cpu()  # [layer head]
-(best, best_share), *_ = mi.heads.top_heads(by_head, 1)
-own_error = cost[exact.labels.index(mi.heads.head_name(best))]
-claim("layernorm.frozen", own_error, control=cost.max())
+steps = attribution.cumulative().diff(dim=1).mean(0)
+along_others = mi.lens.logit_attribution(model, tokens, answers.roll(2, dims=0))
+of_others = along_others.cumulative().diff(dim=1).abs().mean(0)
+largest = int(steps.argmax())
+claim("where.biggest_step", steps[largest], control=of_others[largest])
+figures.bars(
+    {"attention": steps[0::2], "MLP": steps[1::2]}, [f"L{layer}" for layer in range(n_layers)],
+    title=f"{('Attention', 'The MLP')[largest % 2]} of layer {largest // 2} writes most of all",
+    xlabel="layer", ylabel="share of the logit difference",
+)  # fmt: skip
 
-# %% [markdown]
+# %% [markdown] short=true
 # ## 4. By head, and by what the head reads
 #
 # The shares of all heads. Blue pushes towards the right name, red towards the wrong one.
+# (Attribution keeps the final LayerNorm's scale as it is; what that costs is in appendix B.)
 
-# %%
+# %% short=true
+by_head = attribution.heads.mean(0).cpu()  # [layer head]
+(best, best_share), *_ = mi.heads.top_heads(by_head, 1)
 (worst, _), *_ = mi.heads.top_heads(-by_head, 1)
 layer_names, head_names = [f"L{i}" for i in range(n_layers)], [f"H{j}" for j in range(n_heads)]
-mi.figures.heatmap(
-    by_head, x=head_names, y=layer_names, xlabel="head", ylabel="layer",
-    title=f"{mi.heads.head_name(best)} pushes most, {mi.heads.head_name(worst)} pushes back most",
-    colorbar="share of the logit difference", subtitle=mi.model_id(model),
-)  # fmt: skip
-
-# %% [markdown]
-# Are there heads that push *back*, and how hard? The claim compares the two extremes.
-
-# %%
-claim("heads.best", by_head[best], control=by_head[worst].abs())
-
-# %% [markdown]
-# Is this about these eight prompts only? Compare with the heads' shares on the generated prompts:
-# the slope of the one against the other is 1 if the same heads write the same amounts. Control: the
-# generated prompts, read along the names of *other* prompts, which these heads have no reason to
-# know.
-
-# %%
-of_pairs = (many.answer_tokens, many.answer_tokens.roll(2, dims=0))
-on_many, on_foreign = (
-    mi.lens.logit_attribution(model, many.clean_tokens, of_pair).heads.mean(0).cpu()
-    for of_pair in of_pairs
-)
-slope, foreign = ((by_head * x).sum() / by_head.square().sum() for x in (on_many, on_foreign))
-claim("heads.generalise", slope, control=foreign)
-
-# %% [markdown]
-# ### What the average hides
-#
-# The heatmap averages over both orders of the names. Split it: to the right a head's share on ABBA
-# prompts, upwards on BABA prompts. On the dotted line a head works for the *receiver*, wherever the
-# name stands. Far off it, a head pushes in one order and pushes back in the other: it works for a
-# **place**, the first name or the second. Look for pairs, one on each side.
-
-# %%
-abba = torch.tensor([label["order"] == "ABBA" for label in pairs.labels])
-on_abba, on_baba = (attribution.heads[chosen].mean(0).cpu() for chosen in (abba, ~abba))
-for_place = (on_abba - on_baba) / 2  # and by_head is their mean: there are four of each
-hiding = for_place.abs().masked_fill(by_head.abs() > best_share / 10, 0)
-placers = [head for head, _ in mi.heads.top_heads(hiding, 2)]
 all_names = [f"L{i}H{j}" for i in range(n_layers) for j in range(n_heads)]
-mi.figures.scatter(
-    on_abba.flatten(), on_baba.flatten(), labels=all_names, identity=True,
-    named=[mi.heads.head_name(place) for place in dict.fromkeys((best, worst, *placers))],
-    title="Some heads work for the receiver, some for a place in the sentence",
-    xlabel="share on ABBA", ylabel="share on BABA", subtitle=mi.model_id(model),
+claim("heads.best", by_head[best], control=by_head[worst].abs())
+figures.heatmap(
+    by_head, x=head_names, y=layer_names, xlabel="head", ylabel="layer",
+    title=f"{best} pushes most", colorbar="share of the logit difference",
 )  # fmt: skip
 
-# %% [markdown]
-# A head that raises the first name in every sentence says "one of these people", and that is half
-# of the answer: without it the model might say "the". Yet over both orders its share cancels, and
-# the average does not show it. The claim is about the head that most of all works for a place, of
-# those with hardly a share.
-
-# %%
-assert torch.allclose((on_abba + on_baba) / 2, by_head, atol=1e-4)
-claim("heads.place", for_place[placers[0]].abs(), control=by_head[placers[0]].abs())
-
-# %% [markdown]
+# %% [markdown] short=true
+# Are there heads that push *back*, and how hard? On pocket none to speak of; SmolLM2 and GPT-2
+# small have some. Other prompts, and heads that this average hides: appendix C.
+#
 # ### By what the head reads
 #
 # A head's output at the last position is a sum over the positions that it reads: attention times
-# value, through `W_O`. So its share splits once more, by source. For the best head and the first
-# prompt, written out:
+# value, through `W_O`. So its share splits once more, by source: `mi.lens.head_source_attribution`.
+# For the best head and the first prompt, written out:
 
-# %%
+# %% short=true
 layer, head = best
 weights = cache["pattern", layer][0, head, -1]  # [source]
 values = cache["v", layer][0].repeat_interleave(n_heads // cache["v", layer].shape[2], dim=1)
 written = (weights[:, None] * values[:, head]) @ model.W_O[layer, head]  # [source d_model]
-centred = written - written.mean(-1, keepdim=True)
-by_hand = centred @ direction[0] / scale_of(exact.stream[0, 0])
-
-# %% [markdown]
-# `mi.lens.head_source_attribution` does it for all heads and prompts. Summed over sources it is the
-# attribution by head; with everything that is no head added, it is the model's logit difference.
-
-# %%
+by_hand = written @ direction[0] / cache["ln_final.hook_scale"][0, -1]
 by_source = mi.lens.head_source_attribution(model, tokens, answers)  # [batch layer head source]
-assert torch.allclose(by_source[0, layer, head], by_hand, atol=1e-4)
+assert torch.allclose(by_source[0, layer, head], by_hand, atol=1e-3)
 assert torch.allclose(by_source.sum(-1), attribution.heads, atol=1e-3)
-no_head = attribution.total() - attribution.heads.sum((1, 2))
-assert torch.allclose(by_source.sum((1, 2, 3)) + no_head, difference, atol=1e-3)
 
-# %% [markdown]
-# The heads with the largest shares of either sign, and those that work for a place, on the first
-# prompt. In which columns is the colour? Compare the two names, and the second mention of one.
+# %% [markdown] short=true
+# The heads with the largest shares of either sign, on the first prompt. In which columns is the
+# colour? Compare the two names, and the second mention of one.
 
-# %%
+# %% short=true
 top_heads = [place for place, _ in mi.heads.top_heads(by_head.abs(), 5)]
-readers = list(dict.fromkeys(top_heads + placers))
-mi.figures.heatmap(
-    [by_source[0, i, j].tolist() for i, j in readers], x=pairs.str_tokens[0],
-    y=[mi.heads.head_name(place) for place in readers], xlabel="token read", ylabel="head",
+figures.heatmap(
+    [by_source[0, i, j].tolist() for i, j in top_heads], x=pairs.str_tokens[0],
+    y=[str(place) for place in top_heads], xlabel="token read", ylabel="head",
     title="What each head adds, by the token that it reads",
-    colorbar="share of the logit difference", subtitle=mi.model_id(model),
+    colorbar="share of the logit difference",
 )  # fmt: skip
 
-# %% [markdown]
-# Over all eight prompts, by the *role* of the position: the names stand in different places, and
-# `pairs.positions` knows where.
-
-# %%
-prompt = torch.arange(len(pairs))
-at_role = {
-    role: by_source[prompt, :, :, where].mean(0).cpu() for role, where in pairs.positions.items()
-}
-at_names = sum(at_role[role][best] for role in ("IO1", "S1", "S2"))
-claim("sources.names", at_names, control=(by_head[best] - at_names).abs())
-
-# %% [markdown]
+# %% [markdown] short=true
 # ## 5. What these heads do
 #
 # Where do they look, and what do they write? First the attention *from the last token* to the right
 # name (IO), and to the two mentions of the wrong one (S1, S2). Also by place: to the first and the
 # second name of the sentence, whoever it is.
+#
+# Each dot is a head: to the right it looks at the right name more than at the wrong one; upwards it
+# pushes towards the right answer. There are two ways to push: look at the right name and *raise*
+# what you see (upper right), or look at the wrong one and *lower* it (upper left). Which does this
+# model use? And is anyone in the lower right corner, who sees the right name and pushes back?
 
-# %%
+# %% short=true
 where = {"IO": pairs.positions["IO1"], "S1": pairs.positions["S1"], "S2": pairs.positions["S2"]}
 where["1st name"] = torch.minimum(where["IO"], where["S1"])
 where["2nd name"] = torch.maximum(where["IO"], where["S1"])
 targets = {role: mi.heads.position_targets(tokens, -1, at) for role, at in where.items()}
 looks = mi.heads.attention_scores(model, tokens, targets)
 looks_at_s = looks["S1"] + looks["S2"]
-
-# %% [markdown]
-# Each dot is a head: to the right it looks at the right name more than at the wrong one; upwards it
-# pushes towards the right answer. There are two ways to push: look at the right name and *raise*
-# what you see (upper right), or look at the wrong one and *lower* it (upper left). Which does this
-# model use? And is anyone in the lower right corner, who sees the right name and pushes back?
-
-# %%
-mi.figures.scatter(
+figures.scatter(
     (looks["IO"] - looks_at_s).flatten(), by_head.flatten(), labels=all_names,
-    named=[mi.heads.head_name(place) for place in top_heads[:4]],
+    named=[str(place) for place in top_heads[:4]],
     title="Where the heads look, and what they make of it",
     xlabel="attention on IO minus attention on S1 and S2",
-    ylabel="share of the logit difference", subtitle=mi.model_id(model),
+    ylabel="share of the logit difference",
 )  # fmt: skip
 
-# %%
+# %% [markdown] short=true
+# At which name does the best head look, on these eight prompts? The claim asks prompts that had no
+# part in the answer.
+
+# %% short=true
 role = max(("IO", "S1", "S2"), key=lambda name: looks[name][best])
-print(f"{mi.heads.head_name(best)} looks most at {role}")
-claim("heads.look", looks[role][best], control=looks[role].mean())
+print(f"{best} looks most at {role}")
+few = many.select(range(80))
+at_role = few.positions["IO1" if role == "IO" else role]
+target = mi.heads.position_targets(few.clean_tokens, -1, at_role)
+looks_there = mi.heads.attention_scores(model, few.clean_tokens, {role: target})[role]
+claim("heads.look", looks_there[best], control=looks_there.mean())
 
-# %% [markdown]
+# %% [markdown] short=true
 # Attention says where a head reads, not what it writes. Give its OV circuit a name, as the first
-# MLP has extended it, and read off the tokens that it raises most (notebook 02).
+# MLP has extended it, and read off the tokens that it raises most (notebook 02). The **copying
+# score** of the literature [@wang2022ioi] is the share of names that are among the five tokens
+# their reading raises most. Its mirror image counts the names among the five tokens *lowered* most:
+# such a head writes against what it looks at, whichever name it is. Here is the head with the
+# highest copying score.
 
-# %%
+# %% short=true
 names = many.answer_tokens.unique()
-copied = mi.heads.ov_top_tokens(model, best, names, through_mlp0=True)
-shown = [{"reads": row["reads"], "raises": " · ".join(row["writes"])} for row in copied[:6]]
-mi.figures.table(shown, title=f"What {mi.heads.head_name(best)} writes when it reads a name")
-
-# %% [markdown]
-# The **copying score** of the literature [@wang2022ioi] is the share of names that are among the
-# five tokens their reading raises most. Its mirror image counts the names among the five tokens
-# *lowered* most: such a head writes against what it looks at, whichever name it is.
-
-# %%
 raised, lowered = mi.heads.copying_top_k(model, names)
-assert abs(raised[best] - sum(row["reads"] in row["writes"] for row in copied) / len(names)) < 1e-5
+(copier, copies), *_ = mi.heads.top_heads(raised, 1)
+copied = mi.heads.ov_top_tokens(model, copier, names, through_mlp0=True)
+assert abs(copies - sum(row["reads"] in row["writes"] for row in copied) / len(names)) < 1e-5
+shown = [{"reads": row["reads"], "raises": " · ".join(row["writes"])} for row in copied[:6]]
+mi.figures.table(shown, title=f"What {copier} writes when it reads a name")
 
 # %% [markdown]
-# All of it in one table: the heads that push most, those that push back most, and those that work
-# for a place. Read each row as a sentence: it looks *there*, does *this* to the names that it sees,
-# and so it pushes *that* way. Attention of a half on both IO and S1 can mean two things; the
-# columns by place tell which.
+# All of it in one table: the heads that push most, and those that push back most. Read each row as
+# a sentence: it looks *there*, does *this* to the names that it sees, and so it pushes *that* way.
+# Attention of a half on both IO and S1 can mean two things; the columns by place tell which.
 
 # %%
 extremes = mi.heads.top_heads(by_head, 3) + mi.heads.top_heads(-by_head, 2)
 rows = []
-for place in dict.fromkeys([head for head, _ in extremes] + placers):
+for place in dict.fromkeys(head for head, _ in extremes):
     rows.append(
-        {"head": mi.heads.head_name(place), "share": by_head[place].item()}
+        {"head": str(place), "share": by_head[place].item()}
         | {f"on {role}": scores[place].item() for role, scores in looks.items()}
         | {"copies": raised[place].item(), "writes against": lowered[place].item()}
     )
@@ -626,18 +470,31 @@ mi.figures.table(rows, title="Where heads look, and what they do to the names th
 # %% [markdown]
 # A head that looks at the right name and copies it is a **name mover**; GPT-2 small has three, and
 # two **negative name movers**, which look at the right name and write *against* it [@wang2022ioi].
-# They were later found to do this on any text, to keep the model from repeating itself
-# [@mcdougall2023copy]. But the answer can be found without a name mover, too: copy the first name,
-# copy the second name, and write against the one that is named *again*.
+# One of these, L10H7, was later found to do this on ordinary text: where earlier parts predict a
+# word that has been said already, it lowers that word [@mcdougall2023copy]. But the answer can be
+# found without a name mover, too: copy the first name, copy the second name, and write against the
+# last one.
 #
-# The claim: what the best head does to names fits where it looks. It copies if it looks at IO, and
-# writes against what it sees if it looks at S.
+# Do the two columns explain the shares? Expect of each head, on each prompt, its attention on IO
+# less that on S, times the sign and the strength with which it writes what it reads. The claim is
+# the correlation with the shares, over all heads and prompts. In the control every head is taken
+# for a copier.
 
 # %%
-fits = raised if role == "IO" else lowered
-claim("copying.fits", fits[best], control=fits.mean())
+patterns = torch.stack([cache["pattern", i][:, :, -1] for i in range(n_layers)], dim=1)
+on_name = {name: patterns[range(len(pairs)), :, :, where[name]] for name in ("IO", "S1", "S2")}
+towards = (on_name["IO"] - on_name["S1"] - on_name["S2"]).cpu()  # [prompt layer head]
+shares_by_prompt, expected = attribution.heads.cpu(), towards * (raised - lowered)
+explained, by_attention = (
+    torch.corrcoef(torch.stack([guess.flatten(), shares_by_prompt.flatten()]))[0, 1]
+    for guess in (expected, towards)
+)
+if expected.any():
+    claim("copying.fits", explained, control=by_attention)
+else:
+    claim.not_here("copying.fits", "No head copies names, or writes against them.")
 
-# %% [markdown] tags=["task"] minutes=10 difficulty=2
+# %% [markdown] tags=["task"] minutes=10 difficulty=2 short=true
 # ### Exercise 3: the copying score
 # For one head: the share of names that are among the `k` tokens of the *whole vocabulary* that the
 # head raises most when it reads that very name.
@@ -673,104 +530,59 @@ check.name_copying(name_copying)
 # compare.
 
 # %%
-with mi.heads.ablate(model, [best], positions=[-1]):
+with mi.patching.ablated(model, [best], mi.patching.Zero(), positions=[-1]):
     ablated = mi.lens.logit_attribution(model, tokens, answers)
 drop = (attribution.total() - ablated.total()).mean()
-print(f"{mi.heads.head_name(best)} wrote {best_share:.2f}; without it {drop:.2f} is missing")
+print(f"{best} wrote {best_share:.2f}; without it {drop:.2f} is missing")
 
 # %% [markdown]
-# Not the same. The claim is the ratio. Its control silences the same head for the *logits* alone,
-# so that nothing else can respond (that is section 3's effect, with the scale computed anew).
+# The claim is the ratio. Its control takes the same head out of the final stream, and so out of the
+# *logits* alone: nothing else can respond, and only LayerNorm's scale is computed anew.
 
 # %%
-alone = (difference - left)[exact.labels.index(mi.heads.head_name(best))].mean()
+exact = mi.lens.decompose(model, tokens)  # parts: [part batch 1 d_model]
+without = (exact.stream - exact.parts)[:, :, 0]
+left = (model.ln_final(without) * direction).sum(-1) + attribution.unembed_bias  # [part batch]
+alone = (difference - left)[exact.labels.index(str(best))].mean()
 claim("ablation.ratio", drop / best_share, control=alone / best_share)
 
 # %% [markdown]
 # Where does the gap come from? Attribution works in the ablated run as well, and both sets of
 # shares sum to their totals. So the gap is the sum of what the *other* components changed. It must
-# come out exactly.
+# come out exactly, so it is asserted.
 
 # %%
 labels = [*mi.lens.component_labels(model), "unembed bias"]
 change = (ablated.stacked() - attribution.stacked()).mean(0).cpu()
-own = labels.index(mi.heads.head_name(best))
+own = labels.index(str(best))
 others = change.sum() - change[own]
 assert torch.allclose(change[own], -by_head[best], atol=1e-3)
 assert torch.allclose(others, best_share - drop.cpu(), atol=1e-3)
-
-# %%
 largest = [i for i in change.abs().topk(9).indices.tolist() if i != own][:8]
-mi.figures.bars(
+figures.bars(
     change[largest], [labels[i] for i in largest], horizontal=True,
-    title=f"Who changes when {mi.heads.head_name(best)} falls silent",
-    xlabel="change of the share of the logit difference", subtitle=mi.model_id(model),
+    title=f"Who changes when {best} falls silent",
+    xlabel="change of the share of the logit difference",
 )  # fmt: skip
 
 # %% [markdown]
-# Blue bars make up for the missing head: copying heads that now say more, or negative heads that
-# say less, having less to write against. This is **self-repair** [@mcgrath2023hydra]; in GPT-2
-# small the helpers are known as *backup name movers*. Red bars lose with it: they had read what it
-# wrote, and said more because of it. (A little of every bar is the scale again: without the head
-# all are divided by another one.) The claim is the sum of the bars; as a control, silence a head
-# that writes a vector of similar length and has hardly a share.
-
-# %%
-vectors = exact.parts[[labels.index(name) for name in all_names], :, 0]
-head_lengths = vectors.norm(dim=-1).mean(1).reshape(n_layers, n_heads).cpu()
-unlike = (head_lengths - head_lengths[best]).abs()
-unlike[by_head.abs() > best_share / 20] = torch.inf
-dull = divmod(int(unlike.argmin()), n_heads)
-with mi.heads.ablate(model, [dull], positions=[-1]):
-    without_dull = mi.lens.logit_attribution(model, tokens, answers)
-dull_change = (without_dull.total() - attribution.total()).mean().cpu() + by_head[dull]
-claim("ablation.others", others, control=dull_change)
-
-# %% [markdown]
-# Now every head at once: silence each in turn at the last position, and compare the effect with
-# the share. `mi.patching.patch_sweep` (notebook 05 explains it) does it in one batch.
-
-# %%
-sweep = mi.patching.patch_sweep(
-    model, tokens, mi.patching.Zero(), mi.patching.LogitDiff(answers), site="z",
-    over=("layer", "head"), where=mi.patching.Where(positions=[-1]), progress=False,
-)  # fmt: skip
-missed = -sweep.effect().cpu()  # [layer head]
-assert torch.allclose(missed[best], drop.cpu(), atol=1e-3)
-
-# %% [markdown]
-# On the line, what is written is what is missed. Look for three kinds of head off it: a large
-# share and a smaller effect (repaired), a large share and a larger effect (others build on it), and
-# hardly a share and yet an effect, of either sign.
-
-# %%
-quiet = missed.abs().masked_fill(by_head.abs() > best_share / 10, 0)
-hidden = divmod(int(quiet.argmax()), n_heads)
-mi.figures.scatter(
-    by_head.flatten(), missed.flatten(), labels=all_names, identity=True,
-    named=[mi.heads.head_name(place) for place in (best, worst, hidden)],
-    title="What a head writes, and what is missed without it",
-    xlabel="share of the logit difference", ylabel="drop when silenced at the last token",
-    subtitle=mi.model_id(model),
-)  # fmt: skip
-
-# %%
-claim("ablation.hidden", missed[hidden].abs(), control=by_head[hidden].abs())
-
-# %% [markdown]
-# The third kind matters *through* others: what it writes does not tell the names apart, but a later
-# part reads it. Attribution cannot see such a head at all. So neither number is "the importance" of
-# a head. A share says what it says to the logits; an ablation says what becomes of the whole model
-# without it.
+# A bar on the right name's side makes up for the missing head; a bar on the other side lost with
+# it, because it had read what the head wrote. A little of every bar is the scale again: without the
+# head all are divided by another one. So a gap that leaves less missing than was written hints at
+# **self-repair** [@mcgrath2023hydra], and one that leaves more missing at **dependence**: others
+# had built on the head. On pocket it is dependence: the last two MLPs, which raise what the head
+# wrote, lose most. Which is it in your model? Notebook 08 looks for self-repair, and takes the
+# scale out of it.
 
 # %% [markdown] tags=["task"] minutes=10 difficulty=2
-# ### Exercise 4: self-repair
+# ### Exercise 4: the others' answer
 # From the shares before and after an ablation: how much did the *others* make up for, as a share of
-# what the silenced head had written? 1 is full repair, 0 is none, negative means that others lost
-# too.
+# what the silenced head had written? 1 is all of it, 0 is nothing, negative means that others lost
+# too. (What LayerNorm's new scale does to their shares counts as theirs here. To call the rest
+# repair one has to freeze the scale, as notebook 08 does.)
 
 # %% [markdown] tags=["hint"]
-# The silenced head's own change is not repair. Leave it out of the sum.
+# The silenced head's own change is not the others'. Leave it out of the sum.
 
 
 # %% tags=["exercise"]
@@ -801,38 +613,12 @@ check.self_repair(self_repair)
 #
 # 1. Copy the name in the **first** place, whoever it is.
 # 2. Copy the name in the **second** place, whoever it is.
-# 3. Look at the name said **again** (S2), and write **against** it.
+# 3. Look at the **last** name (S2), and write **against** it: nobody has to notice that it is said
+#    again.
 #
-# Which is this model's? Here are the heads that push most and those that work for a place, with
-# what was *measured*: below, where they look from the last token (by role or by place, whichever
-# tells more); above, what they add to the logits of the two names. Blue raises, red lowers.
-
-# %%
-of_right, of_wrong = (
-    mi.lens.logit_attribution(model, tokens, one).heads.mean(0).cpu() / running[-1].cpu()
-    for one in answers.T
-)
-strong = [head for head in top_heads if by_head[head].abs() > best_share / 4]
-arrows = []
-for place in dict.fromkeys(strong + placers):
-    name = mi.heads.head_name(place)
-    ways = ("IO", "S1"), ("1st name", "2nd name")
-    clearer = max(ways, key=lambda way: (looks[way[0]] - looks[way[1]])[place].abs())
-    arrows += [(mark, name, looks[mark][place].item()) for mark in (*clearer, "S2")]
-    arrows.append((name, "logit of IO", of_right[place].item()))
-    arrows.append((name, "logit of S", of_wrong[place].item()))
-strong_arrows = [arrow for arrow in arrows if abs(arrow[2]) > 0.1]
-
-# %%
-mi.figures.graph(
-    strong_arrows, title="From the names to their logits, as far as it was measured",
-    unit="attention, or share over the whole difference",
-    subtitle=f"{mi.model_id(model)}; arrows below a tenth are left out",
-)  # fmt: skip
-
-# %% [markdown]
-# And how well does each line fit any head? A score from 0 to 1 for every line of both stories, with
-# the head that fits best, and the median head for comparison.
+# In both, late MLPs may raise what the heads wrote. Which is this model's? How well does each line
+# fit any head? A score from 0 to 1 for every line of
+# both stories, with the head that fits best, and the median head for comparison.
 
 # %%
 s1, s2 = pairs.positions["S1"], pairs.positions["S2"]
@@ -851,127 +637,56 @@ lines = {
 rows = []
 for line, scores in lines.items():
     (place, score), *_ = mi.heads.top_heads(scores, 1)
-    rows.append({"a head that": line, "best fit": mi.heads.head_name(place), "score": score,
+    rows.append({"a head that": line, "best fit": str(place), "score": score,
                  "median head": scores.median().item()})  # fmt: skip
 mi.figures.table(rows, title="Which lines find a head in this model?", digits=2)
 
 # %% [markdown]
-# **What has been shown.** Where some heads look, what they do to names, how much they write, and
-# what is missing without one of them.
+# On pocket every line of the second story finds a head that does just this, and of the first only
+# the one about S2; SmolLM2 has heads for both. But to look at S2 fits both: the head may have been
+# told who is named twice, or look at the last name, whoever it is. That can be tested: let a
+# **third** person give. The last name is now said for the first time, and S1 only once. How much
+# does the best head take from the logit of the last name (against the mean over names), as a share
+# of what it takes where that name was said before?
+
+
+# %%
+hooks = [f"blocks.{best[0]}.attn.hook_z", "ln_final.hook_scale"]
+
+
+def head_writes(prompts, chosen):
+    """What the best head adds to the logit of a chosen name, less the mean over names [prompt]."""
+    found = model.run_with_cache(prompts, names_filter=hooks)[1]
+    out = found[hooks[0]][:, -1, best[1]] @ model.W_O[best] / found[hooks[1]][:, -1]
+    return (out * (model.W_U[:, chosen].T - model.W_U[:, names].mean(1))).sum(-1)
+
+
+changed, givers = third_giver(few)
+taken = -head_writes(few.clean_tokens, few.answer_tokens[:, 1]).mean()
+from_new = -head_writes(changed, givers).mean() / taken
+from_s1 = head_writes(changed, few.answer_tokens[:, 1]).abs().mean() / taken
+if role == "S2":
+    claim("story.last_name", from_new, control=from_s1)
+else:
+    claim.not_here("story.last_name", f"its best head, {best}, looks at {role}")
+
+# %% [markdown]
+# **What has been shown.** Where some heads look, what they do to names, how much they write, what
+# is missing without one of them, and whether it takes a repeated name to set the best one off.
 #
-# **What has not.** No arrow leads from one head to another. Why does a head look at this name and
-# not at that one? Somebody must have told it which of them stood there twice, and nothing here says
-# who, or that it was heard. A head that fits a line may do so on every text, and for other reasons.
-# To draw these arrows one has to *intervene* on one step and watch the next: notebook 05 patches
-# activations, 06 does it fast, 07 patches single paths, 08 asks whether the circuit is enough.
-
-# %% [markdown]
-# ## 8. The same tool on other behaviours
-#
-# Nothing above knew about names. Any behaviour will do in which one word is right and another
-# wrong, with a twin in which it is the other way round. Two more:
-#
-# - **facts**: the capital of one country against that of another, one opposite against another …;
-# - **agreement**: a singular or a plural verb, after a subject and a nearer noun of the *other*
-#   number.
-
-# %%
-behaviours = {
-    "IOI": many.select(range(100)),
-    "facts": mi.prompts.facts(model, 100),
-    "agreement": mi.prompts.agreement(model, 100),
-}
-examples = [
-    {"behaviour": name, "prompt": p.clean[0], "right": p.answers[0], "wrong": p.wrong[0],
-     "twin": p.corrupt[0]} for name, p in behaviours.items()
-]  # fmt: skip
-mi.figures.table(examples)
-
-# %%
-shares_in, rows, totals = {}, [], {}
-for name, p in behaviours.items():
-    shares_in[name] = mi.lens.logit_attribution(model, p.clean_tokens, p.answer_tokens)
-    here = shares_in[name].total().cpu()
-    twin = mi.metrics.logit_diff(last_logits(model, p.corrupt_tokens), p.answer_tokens).cpu()
-    totals[name] = (here.mean(), twin.mean())
-    rows.append({"behaviour": name, "logit difference": here.mean(), "of the twins": twin.mean(),
-                 "prompts above zero": (here > 0).float().mean()})  # fmt: skip
-mi.figures.table(rows, title="Three behaviours, one metric")
-
-# %%
-claim("facts.logit_diff", totals["facts"][0], control=totals["facts"][1])
-claim("agreement.logit_diff", totals["agreement"][0], control=totals["agreement"][1])
-
-# %% [markdown]
-# Who writes the difference? First heads against MLPs, as shares of each behaviour's whole
-# difference. IOI can be solved by moving a word from the context. A fact is not in the context: it
-# has to come from weights. Even so, heads may have the larger share: an early MLP can look the fact
-# up at the subject, and a late head move it to the end. Shares at the last token say who *wrote*,
-# not who *knew*.
-
-# %%
-writers = {}
-for name, found in shares_in.items():
-    written = torch.stack([found.heads.sum((1, 2)), found.mlps.sum(1)]).mean(1).cpu()
-    writers[name] = written / totals[name][0]
-mi.figures.bars(
-    writers, ["all heads", "all MLPs"],
-    title="Who writes the difference, at the last token",
-    ylabel="share of the whole difference", subtitle=mi.model_id(model),
-)  # fmt: skip
-
-# %% [markdown]
-# Then the heads. Do the three behaviours use the same ones?
-
-# %%
-maps = {name: found.heads.cpu() for name, found in shares_in.items()}  # [prompt layer head]
-mi.figures.heatmap(
-    torch.stack([heads.mean(0) / totals[name][0] for name, heads in maps.items()]),
-    x=head_names, y=layer_names, facets=list(maps), xlabel="head", ylabel="layer",
-    title="Each behaviour has heads of its own", colorbar="share of the whole difference",
-    subtitle=mi.model_id(model),
-)  # fmt: skip
-
-# %% [markdown]
-# Where does the best head of each behaviour look, from the last token? The roles are those that
-# each generator of prompts marks.
-
-# %%
-rows = []
-for name, p in behaviours.items():
-    (place, share), *_ = mi.heads.top_heads(maps[name].mean(0), 1)
-    roles = {
-        role: mi.heads.position_targets(p.clean_tokens, -1, where)
-        for role, where in p.positions.items() if role != "end"
-    }  # fmt: skip
-    at_roles = mi.heads.attention_scores(model, p.clean_tokens, roles)
-    looking = ", ".join(f"{role} {scores[place]:.2f}" for role, scores in at_roles.items())
-    rows.append({"behaviour": name, "best head": mi.heads.head_name(place), "share": share,
-                 "of": totals[name][0], "attention on": looking})  # fmt: skip
-mi.figures.table(rows, title="The best head of each behaviour, and where it looks")
-
-# %% [markdown]
-# The claim: the correlation of the heads' shares between two halves of the *same* behaviour, as
-# against between two behaviours (both averaged).
-
-
-# %%
-def correlation(a, b):
-    """Pearson's r over heads."""
-    return torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1]
-
-
-halves = [correlation(heads[:50].mean(0), heads[50:].mean(0)) for heads in maps.values()]
-whole = [heads.mean(0) for heads in maps.values()]
-across = [correlation(whole[i], whole[j]) for i, j in ((0, 1), (0, 2), (1, 2))]
-claim("behaviours.own_heads", sum(halves) / 3, control=sum(across) / 3)
+# **What has not.** No arrow leads from one head to another: why a head looks at this name and not
+# at that one, nothing here says. A head that fits a line may do so on every text, and for other
+# reasons. To draw these arrows one has to *intervene* on one step and watch the next: notebook 05
+# patches activations, 06 does it fast, 07 patches single paths and asks whether a circuit is
+# enough, 08 asks what such a circuit lacks.
 
 # %% [markdown] tags=["task"] minutes=15 difficulty=3
 # ### Exercise 5: a behaviour nobody showed you
 # You get the heads' shares on prompts of an unknown behaviour, and on their twins, with the answers
 # of the *prompts* in both. Return the head that **moves the answer**: whose share changes most from
-# twin to prompt, on average. A head that always pushes the right word, twin or not, moves nothing;
-# nor does a head that is loud on a single prompt.
+# twin to prompt, on average: section 2's comparison, head by head (appendix E takes it for three
+# behaviours). A head that always pushes the right word, twin or not, moves nothing; nor does a head
+# that is loud on a single prompt.
 
 # %% [markdown] tags=["hint"]
 # Subtract first, then average over prompts, then take the size. `divmod(index, n_heads)` turns a
@@ -1018,27 +733,307 @@ mi.figures.explore(
     explore_difference, prompt=pairs.clean[0], right=pairs.answers[0], wrong=pairs.wrong[0]
 )
 
-# %% [markdown]
+# %% [markdown] short=true
 # ## Summary
 #
 # - The logit difference is the log of a ratio of probabilities. It ignores what all logits share,
 #   adds up over components, and does not saturate. It asks *this or that*, and is blind to the
 #   rest.
-# - A behaviour is measured on many prompts, in all their orders, with twins as a control, and with
-#   an interval whose draws are independent.
+# - A behaviour is measured on many prompts, in all their orders, with controls that no symmetry
+#   decides, and with an interval that says what was drawn.
 # - It can be shared out exactly, by half-layer, head, and position read, at the price of a frozen
-#   scale; the price is small for a head.
-# - An average over both orders hides the heads that work for a place. Split it before you trust it.
-# - For IOI a few heads look at a name and write its token, or write against it: two ways to one
-#   answer, and models differ.
+#   scale; the price is high for what writes long vectors (appendix B).
+# - An average over both orders hides the heads that work for a place, where a model has them: split
+#   it before you trust it (appendix C). Other behaviours, other heads (appendix E).
+# - For IOI a few heads look at a name and write its token, or write against it, and late MLPs may
+#   raise that: several ways to one answer, and models differ.
 # - Shares and ablations differ, because other components respond and because some work through
-#   others. Each answers its own question.
+#   others. The gap may have either sign. Each answers its own question.
 # - A story in three lines fits what we saw. The arrows between its lines are yet to be shown.
 #
 # **Where to read on.** The circuit, its name movers and what backs them up: [@wang2022ioi],
 # sections 2 and 3. What the negative heads are for: [@mcdougall2023copy]. Self-repair in general:
-# [@mcgrath2023hydra]. Which metric to choose when patching: [@zhang2023patching] and
-# [@heimersheim2024patching]. **Next:** notebook 05 intervenes.
+# [@mcgrath2023hydra], and notebook 08. Which metric to choose when patching:
+# [@zhang2023patching] and [@heimersheim2024patching]. **Next:** notebook 05 intervenes.
+
+# %% [markdown]
+# ## Appendix A: why not a probability
+#
+# What makes the logit difference the tool for taking a model apart? Start where the two names are
+# level, push the normalised final state along the direction that tells them apart, in equal steps,
+# and plot three metrics, each as a share of its own range. Look for the straight line.
+
+# %%
+end_of_stream = f"blocks.{n_layers - 1}.hook_resid_post"
+final = model.run_with_cache(tokens, names_filter=end_of_stream)[1][end_of_stream][:, -1]
+one_logit = direction / direction.square().sum(-1, keepdim=True)
+level = model.ln_final(final[:, None])[:, 0] - difference[:, None] * one_logit
+pushes = torch.linspace(-16, 16, 33)
+pushed = [level + push * one_logit for push in pushes.tolist()]
+seen = [measures(model.unembed(x[:, None])[:, 0], last) for x in pushed]
+
+# %%
+curves = {}
+for name in ("logit difference", "probability", "log-probability"):
+    curve = torch.stack([numbers[name].mean() for numbers in seen]).cpu()
+    curves[name] = (curve - curve.min()) / (curve.max() - curve.min())
+figures.lines(
+    curves, title="Of these only the logit difference is a straight line",
+    x=pushes, xlabel="push (logits)", ylabel="share of the metric's range",
+)  # fmt: skip
+
+# %% [markdown]
+# Probability saturates at both ends: near 0 and near 1 a push does almost nothing, so effects there
+# look small. The log-probability saturates where the answer is likely. The logit difference counts
+# every step alike, so the effects of parts can be *added up*. It is linear in the state by
+# construction, and so this is asserted, not claimed.
+
+# %%
+straight = torch.linspace(0, 1, len(pushes))
+bend = {name: (curve - straight).abs().max().item() for name, curve in curves.items()}
+assert bend["logit difference"] < 1e-4
+print(f"largest distance of the probability from a straight line: {bend['probability']:.2f}")
+
+# %% [markdown]
+# ## Appendix B: what freezing LayerNorm's scale costs
+#
+# The final LayerNorm divides by a scale that depends on the *whole* stream, so without a component
+# the scale would be another one too. Attribution ignores that: it freezes the scale. Is this a
+# small sin? Measure it. Take each component out of the final stream, and out of nothing else, and
+# let LayerNorm compute its scale anew.
+
+# %%
+shares = attribution.stacked()[:, :-1].T
+error = (difference - left) - shares
+
+# %% [markdown]
+# Each dot is a component. On the line, freezing costs nothing. Which kinds of component lie off it?
+
+# %%
+kinds = ["embeddings"] * 2 + n_layers * (n_heads * ["heads"] + ["biases", "MLPs"])
+cost = error.abs().mean(1)
+figures.scatter(
+    shares.mean(1), (difference - left).mean(1), labels=exact.labels, identity=True,
+    groups=kinds, named=[exact.labels[int(cost.argmax())]],
+    title=f"Freezing the scale costs most for {exact.labels[int(cost.argmax())]}",
+    xlabel="share, scale frozen", ylabel="effect on the logits alone, scale computed anew",
+)  # fmt: skip
+
+# %% [markdown]
+# The error grows with the length of what a component writes (the rank correlation is printed
+# below). The claim compares the head with the largest share and the worst case, whose name stands
+# in the figure: on pocket it is a head, too.
+
+# %%
+own_error = cost[exact.labels.index(str(best))]
+claim("layernorm.frozen", own_error, control=cost.max())
+size = exact.parts[:, :, 0].norm(dim=-1).mean(1)
+ranks = torch.stack([values.argsort().argsort().float() for values in (cost, size)])
+print(f"rank correlation of error and length: {torch.corrcoef(ranks)[0, 1]:.2f}")
+
+# %% [markdown]
+# ## Appendix C: other prompts, and what the average over both orders hides
+#
+# Are the shares of section 4 about these eight prompts only? Compare them with the shares on the
+# generated prompts: the slope of the one against the other is 1 if the same heads write the same
+# amounts. Control: the generated prompts, read along the names of *other* prompts, which these
+# heads have no reason to know. It adds up the sizes of their mean shares there, and divides by the
+# same sum on the eight prompts.
+
+# %%
+of_pairs = (many.answer_tokens, many.answer_tokens.roll(2, dims=0))
+on_many, on_foreign = (
+    mi.lens.logit_attribution(model, many.clean_tokens, of_pair).heads.cpu() for of_pair in of_pairs
+)
+slope = (by_head * on_many.mean(0)).sum() / by_head.square().sum()
+foreign = on_foreign.mean(0).abs().sum() / by_head.abs().sum()
+claim("heads.generalise", slope, control=foreign)
+
+# %% [markdown]
+# Now split the average of section 4 by the order of the names: to the right a head's share on ABBA
+# prompts, upwards on BABA prompts. On the dotted line a head works for the *receiver*, wherever the
+# name stands. Far off it, a head pushes in one order and pushes back in the other: it works for a
+# **place**, the first name or the second. Look for pairs, one on each side.
+
+# %%
+abba = torch.tensor([label["order"] == "ABBA" for label in pairs.labels])
+on_abba, on_baba = (attribution.heads[chosen].mean(0).cpu() for chosen in (abba, ~abba))
+for_place = (on_abba - on_baba) / 2  # and by_head is their mean: there are four of each
+hiding = for_place.abs().masked_fill(by_head.abs() > best_share / 10, 0)
+placers = [head for head, _ in mi.heads.top_heads(hiding, 2)]
+figures.scatter(
+    on_abba.flatten(), on_baba.flatten(), labels=all_names, identity=True,
+    named=[str(place) for place in dict.fromkeys((best, worst, *placers))],
+    title="Some heads work for the receiver, some for a place in the sentence",
+    xlabel="share on ABBA", ylabel="share on BABA",
+)  # fmt: skip
+
+# %% [markdown]
+# A head that raises the first name in every sentence says "one of these people", and that is half
+# of the answer: without it the model might say "the". Yet over both orders its share cancels, and
+# the average does not show it. The head was *chosen* because it does so on these eight prompts,
+# where some head always looks extreme. So the claim asks the generated prompts, which had no part
+# in the choice of the head, nor in that of the order that it helps.
+
+# %%
+assert torch.allclose((on_abba + on_baba) / 2, by_head, atol=1e-4)
+placer = placers[0]
+sides = [on_many[first::2][:, placer.layer, placer.head].mean().item() for first in (0, 1)]
+print(f"{placer} adds {sides[0]:+.2f} on ABBA and {sides[1]:+.2f} on BABA")
+helped, hurt = sides if for_place[placer] > 0 else sides[::-1]
+claim("heads.place", helped, control=hurt)
+
+# %% [markdown]
+# ## Appendix D: every head silenced
+#
+# Silence each head in turn at the last position, and compare the effect with the share.
+# `mi.patching.patch_sweep` (notebook 05 explains it) does it in one batch. Twice: with zero, and
+# with the head's mean over the eight prompts, which takes out only what differs between them.
+
+# %%
+missed = {}
+for name, what in {"zero": mi.patching.Zero(), "mean": mi.patching.Mean(tokens)}.items():
+    sweep = mi.patching.patch_sweep(
+        model, tokens, what, mi.patching.LogitDiff(answers), site="z", over=("layer", "head"),
+        where=mi.patching.Where(positions=[-1]), progress=False,
+    )  # fmt: skip
+    missed[name] = -sweep.effect().cpu()  # [layer head]
+assert torch.allclose(missed["zero"][best], drop.cpu(), atol=1e-3)
+
+# %% [markdown]
+# On the line, what is written is what is missed. Above it, more is missed than was written: others
+# build on the head. Below it, less. Of the heads that have hardly a share, the one with the largest
+# effect at zero is printed: does it carry something about the names, through others? Then its mean
+# would not do in its place.
+
+# %%
+quiet = missed["zero"].abs().masked_fill(by_head.abs() > best_share / 10, 0)
+hidden = mi.heads.Head(*divmod(int(quiet.argmax()), n_heads))
+print(f"{hidden}: " + ", ".join(f"{name} {by[hidden]:+.2f}" for name, by in missed.items()))
+figures.scatter(
+    by_head.flatten(), missed["mean"].flatten(), labels=all_names, identity=True,
+    named=[str(place) for place in (best, worst, hidden)],
+    title="What a head writes, and what is missed with its mean there",
+    xlabel="share of the logit difference", ylabel="drop when ablated at the last token",
+)  # fmt: skip
+
+# %% [markdown]
+# On pocket the mean does: what the head writes is the same on every prompt, later parts are used to
+# it, and zero takes that away. So a large effect at zero is no sign of hidden work. On SmolLM2 the
+# mean does not: more than half of the effect stays, and the head is the one that looks at S2 from
+# the end (section 7): it writes no name itself, and others use what it found there. Nor is either
+# number "the importance" of a head. A share says what it says to the logits; an ablation says what
+# becomes of the whole model with something else in its place.
+
+# %% [markdown]
+# ## Appendix E: the same tool on other behaviours
+#
+# Direct attribution knows nothing about names. Any behaviour will do in which one word is right
+# and another wrong, with a twin in which it is the other way round. Two more:
+#
+# - **facts**: the capital of one country against that of another, one opposite against another …;
+# - **agreement**: a singular or a plural verb, after a subject and a nearer noun of the *other*
+#   number.
+
+# %%
+n_each = mi.models.by_size(model, 100, 50)
+behaviours = {
+    "IOI": many.select(range(n_each)),
+    "facts": mi.prompts.facts(model, n_each),
+    "agreement": mi.prompts.agreement(model, n_each),
+}
+examples = [
+    {"behaviour": name, "prompt": p.clean[0], "right": p.answers[0], "wrong": p.wrong[0],
+     "twin": p.corrupt[0]} for name, p in behaviours.items()
+]  # fmt: skip
+mi.figures.table(examples)
+
+# %%
+shares_in, maps, rows, totals = {}, {}, [], {}
+for name, p in behaviours.items():
+    shares_in[name], of_twins = (
+        mi.lens.logit_attribution(model, some, p.answer_tokens)
+        for some in (p.clean_tokens, p.corrupt_tokens)
+    )
+    here, twin = shares_in[name].total().cpu(), of_twins.total().cpu()
+    maps[name] = (shares_in[name].heads - of_twins.heads).cpu() / 2  # [prompt layer head]
+    totals[name] = (here.mean(), twin.mean())
+    rows.append({"behaviour": name, "logit difference": here.mean(), "of the twins": twin.mean(),
+                 "prompts above zero": (here > 0).float().mean()})  # fmt: skip
+claim("facts.logit_diff", totals["facts"][0], control=totals["facts"][1])
+claim("agreement.logit_diff", totals["agreement"][0], control=totals["agreement"][1])
+mi.figures.table(rows, title="Three behaviours, one metric")
+
+# %% [markdown]
+# Who writes the difference? First heads against MLPs, as shares of each behaviour's whole
+# difference. IOI can be solved by moving a word from the context. Most of the facts are not in the
+# context: they have to come from weights. Even so, heads may have the larger share: an early MLP
+# can look the fact up at the subject, and a late head move it to the end [@meng2022rome]. Shares at
+# the last token say who *wrote*, not who *knew*.
+
+# %%
+writers = {}
+for name, found in shares_in.items():
+    written = torch.stack([found.heads.sum((1, 2)), found.mlps.sum(1)]).mean(1).cpu()
+    writers[name] = written / totals[name][0]
+figures.bars(
+    writers, ["all heads", "all MLPs"],
+    title="Who writes the difference, at the last token",
+    ylabel="share of the whole difference",
+)  # fmt: skip
+
+# %% [markdown]
+# Then the heads. A head that pushes the right word whoever is asked about is no part of the answer,
+# so take from each share that on the twin, with the answers of the prompt, and halve it. Do the
+# three behaviours use the same heads?
+
+# %%
+figures.heatmap(
+    torch.stack([heads.mean(0) / totals[name][0] for name, heads in maps.items()]),
+    x=head_names, y=layer_names, facets=list(maps), xlabel="head", ylabel="layer",
+    title="Each behaviour has heads of its own",
+    colorbar="half of prompt minus twin, of the whole difference",
+)  # fmt: skip
+
+# %% [markdown]
+# Where does the best head of each behaviour look, from the last token? The roles are those that
+# each generator of prompts marks.
+
+# %%
+rows = []
+for name, p in behaviours.items():
+    (place, share), *_ = mi.heads.top_heads(maps[name].mean(0), 1)
+    roles = {
+        role: mi.heads.position_targets(p.clean_tokens, -1, where)
+        for role, where in p.positions.items() if role != "end"
+    }  # fmt: skip
+    at_roles = mi.heads.attention_scores(model, p.clean_tokens, roles)
+    looking = ", ".join(f"{role} {scores[place]:.2f}" for role, scores in at_roles.items())
+    rows.append({"behaviour": name, "best head": str(place), "share": share,
+                 "of": totals[name][0], "attention on": looking})  # fmt: skip
+mi.figures.table(rows, title="The best head of each behaviour, and where it looks")
+
+# %% [markdown]
+# The claim: of the five heads that move the answer most, how many are the same in two halves of the
+# *same* behaviour, as against in two behaviours (both averaged)?
+
+
+# %%
+first_half, second_half = slice(n_each // 2), slice(n_each // 2, None)
+
+
+def five_heads(shares):
+    """The five heads whose mean over prompts is largest in size, as flat indices."""
+    return set(shares.mean(0).abs().flatten().topk(5).indices.tolist())
+
+
+halves = [
+    len(five_heads(heads[first_half]) & five_heads(heads[second_half])) / 5
+    for heads in maps.values()
+]
+five = [five_heads(heads) for heads in maps.values()]
+across = [len(five[i] & five[j]) / 5 for i, j in ((0, 1), (0, 2), (1, 2))]
+claim("behaviours.own_heads", sum(halves) / 3, control=sum(across) / 3)
 
 # %%
 claim.table()
