@@ -63,36 +63,6 @@ def as_numbers(scores, share):
     return _keep(scores.abs(), round(share * scores.numel())) * scores
 
 
-def weakest(W, k):
-    U, S, Vh = torch.linalg.svd(W, full_matrices=False)
-    return U[:, -k:] * S[-k:] @ Vh[-k:]
-
-
-def strongest_removed(W, k):
-    U, S, Vh = torch.linalg.svd(W, full_matrices=False)
-    return U[:, k:] * S[k:] @ Vh[k:]
-
-
-def without_singular_values(W, k):
-    U, _, Vh = torch.linalg.svd(W, full_matrices=False)
-    return U[:, :k] @ Vh[:k]
-
-
-def first_columns(W, k):
-    cut = W.clone()
-    cut[:, k:] = 0
-    return cut
-
-
-def one_more(W, k):
-    U, S, Vh = torch.linalg.svd(W, full_matrices=False)
-    return U[:, : k + 1] * S[: k + 1] @ Vh[: k + 1]
-
-
-def only_the_factor(W, k):
-    return torch.linalg.svd(W, full_matrices=False).Vh[:k]
-
-
 def from_the_circuit_alone(answer, circuit, whole, removed):
     return max(abs(answer(circuit - k) - answer(whole)) for k in removed)
 
@@ -162,14 +132,6 @@ WRONG = {
         what_goes,
         too_many,
         as_numbers,
-    ],
-    "low_rank": [
-        weakest,
-        strongest_removed,
-        without_singular_values,
-        first_columns,
-        one_more,
-        only_the_factor,
     ],
     "incompleteness": [
         from_the_circuit_alone,
