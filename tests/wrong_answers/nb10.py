@@ -95,18 +95,6 @@ def a_vector(x, x_hat):
     return 1 - (x - x_hat).square().sum(0) / (x - x.mean(0)).square().sum(0)
 
 
-def lost(clean, spliced, ablated):
-    return (spliced - clean) / (ablated - clean)
-
-
-def from_nothing(clean, spliced, ablated):
-    return 1 - spliced / ablated
-
-
-def ratio_of_two(clean, spliced, ablated):
-    return clean / spliced
-
-
 def _counts(acts, label):
     yes = acts > 0
     right = (yes & label).sum().item()
@@ -162,7 +150,6 @@ WRONG = {
         in_place,
     ],
     "explained_variance": [from_zero, one_mean, unexplained, per_dimension, a_vector],
-    "loss_recovered": [lost, from_nothing, ratio_of_two],
     "detector_scores": [
         exchanged,
         plain_mean,
