@@ -1,0 +1,840 @@
+# ---
+# title: Transcoders and attribution graphs
+# minutes: 70
+# ---
+
+# %% [markdown]
+# **The question.** Can the computation behind one prediction be drawn as a graph of features that
+# one can read? And does the drawing say what will happen when we intervene?
+#
+# **You need** sparse autoencoders ([notebook 10](10_sparse_autoencoders.ipynb)), attribution by
+# gradients ([notebook 06](06_attribution_patching.ipynb)) and what MLPs do
+# ([notebook 15](15_mlp_memories.ipynb)).
+#
+# **You will be able to**
+#
+# - say what a transcoder reads and writes, and what its linear part does alone;
+# - follow a feature into earlier layers by the weights, and know what that leaves out;
+# - hold a run still until all that is left is linear, and check that nothing is lost;
+# - read, prune and score an attribution graph;
+# - test its predictions by intervening, and its labels against what is known of the text;
+# - name what the graph cannot show: why heads attend where they do.
+#
+# Everything here is about `pocket`, for which [a committed script](../data/transcoders/README.md)
+# trained the transcoders. The set-up cell loads a model only because every notebook starts alike.
+
+# %% [markdown] short=true
+# ## 1. A transcoder by hand
+#
+# An SAE of an MLP's output says *what* was written, not what made the MLP write it. A
+# **transcoder** [@dunefsky2024transcoders] reads the MLP's input, as it comes out of the LayerNorm,
+# and predicts the MLP's output. So each of its features has two directions: a column of $W_{enc}$
+# that it looks for, and a row of $W_{dec}$ that it writes. In between is one number, its
+# activation; of all features, only the $k$ most active are kept at each token (TopK). Part of what
+# an MLP does is linear. A **skip transcoder** [@paulo2025transcoders] has a matrix for that,
+# $W_{skip}$, so that no feature is spent on it.
+
+# %% [markdown] tags=["task"] minutes=10 difficulty=1 short=true
+# ### Exercise 1: a skip transcoder
+# Return what it predicts. Features: the positive part of $x W_{enc} + b_{enc}$, of which each token
+# keeps the $k$ largest. Written is $f W_{dec} + b_{dec} + x W_{skip}$.
+
+# %% [markdown] tags=["hint"]
+# `top = pre.topk(k, dim=1)` gives values and indices; `torch.zeros_like(pre).scatter(1, indices,
+# values)` puts them back in their places.
+
+
+# %% tags=["exercise"]
+def transcode(x, W_enc, b_enc, W_dec, b_dec, W_skip, k):
+    """x: [token d]; W_enc: [d unit]; W_dec: [unit d]; W_skip: [d d]; k: int  ->  [token d]."""
+    raise NotImplementedError
+
+
+# %% tags=["solution"]
+def transcode(x, W_enc, b_enc, W_dec, b_dec, W_skip, k):
+    top = (x @ W_enc + b_enc).relu().topk(k, dim=1)
+    f = torch.zeros(len(x), W_enc.shape[1]).to(x).scatter(1, top.indices, top.values)
+    return f @ W_dec + b_dec + x @ W_skip
+
+
+# %% tags=["check"]
+check.transcode(transcode)
+
+# %% [markdown] short=true
+# `pocket` has six layers, so there are six. We read them on text that they were not trained on,
+# with the generator's labels.
+
+# %% short=true
+import contextlib
+import tempfile
+from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
+
+from mi_data.pocket import generator
+
+from mi_helpers import sae
+
+torch.set_grad_enabled(False)
+seed = 0
+pocket = mi.models.load_pocket(model)
+n_layers, trained = pocket.cfg.n_layers, files("mi_data") / "transcoders"
+transcoders = [
+    sae.load(trained / f"mlp_{layer}", device=pocket.cfg.device) for layer in range(n_layers)
+]
+
+# %% short=true
+kinds = ["fact", "ioi", "request", "agreement"]
+texts = [
+    generator.sample(kind, 7000 + 1000 * seed + i, split="test")
+    for i in range(75)
+    for kind in kinds
+]
+labelled = sae.label_tokens(pocket, texts, least=15)
+sites = [(site, layer) for site in ("mlp_in", "mlp_out") for layer in range(n_layers)]
+seen = {
+    place: acts[labelled.real]
+    for place, acts in mi.sites.read(pocket, labelled.tokens, sites).items()
+}
+acts = [one.encode(seen["mlp_in", layer]) for layer, one in enumerate(transcoders)]
+
+# %% [markdown]
+# How much do the features add? Three predictions of each MLP's output: by a linear map alone,
+# fitted to these very texts by least squares, so as good as one can be; by the transcoder; and by
+# the transcoder with its features' written rows in a wrong order.
+
+
+# %%
+def explained(predicted, target):
+    """Share of the variance of a target that is predicted; both [token d]."""
+    return 1 - (predicted - target).square().sum() / (target - target.mean(0)).square().sum()
+
+
+def linear_map(x, y):
+    """The best affine prediction of y from x, [token d]."""
+    ones = torch.cat([x, torch.ones_like(x[:, :1])], dim=1).double()  # nearly dependent
+    return (ones @ torch.linalg.lstsq(ones, y.double()).solution).float()
+
+
+# %%
+rows = []
+for layer, one in enumerate(transcoders):
+    x, y = seen["mlp_in", layer], seen["mlp_out", layer]
+    shift = acts[layer].roll(1, 1) @ one.W_dec + one.without_units(x)
+    rows.append({"layer": layer, "linear map": explained(linear_map(x, y), y).item(),
+                 "transcoder": explained(one(x), y).item(),
+                 "rows in wrong order": explained(shift, y).item(),
+                 "active features": (acts[layer] > 0).float().sum(1).mean().item()})  # fmt: skip
+mi.figures.table(rows, title="What predicts an MLP's output")
+
+# %%
+left = {
+    name: torch.tensor([1.0 - row[name] for row in rows]).mean()
+    for name in ("linear map", "transcoder", "rows in wrong order")
+}
+claim("graph.transcoder", left["transcoder"] / left["linear map"],
+      control=left["rows in wrong order"] / left["linear map"])  # fmt: skip
+
+# %% [markdown]
+# The first MLP of `pocket` is nearly linear; the features matter above it. The claim: what the
+# transcoders leave unexplained, as a share of what the best linear map leaves.
+
+# %% [markdown]
+# ## 2. What the weights say
+#
+# What a feature writes stays in the stream, and a later feature reads the stream. So
+# $W_{dec}[u] \cdot W_{enc}[:, v]$ says how much $u$ gives $v$ *whatever the text*: an
+# **input-invariant** connection.
+
+# %% [markdown] tags=["task"] minutes=5 difficulty=1
+# ### Exercise 2: the strongest inputs
+# Return which earlier features change a later one most, by the size of the connection, strongest
+# first. Inhibition counts.
+
+# %% [markdown] tags=["hint"]
+# All connections into one feature: `W_dec @ W_enc[:, unit]`.
+
+
+# %% tags=["exercise"]
+def strongest_inputs(W_dec, W_enc, unit, count):
+    """W_dec: [early d]; W_enc: [d late]; unit: a late feature; count: int  ->  [count], indices."""
+    raise NotImplementedError
+
+
+# %% tags=["solution"]
+def strongest_inputs(W_dec, W_enc, unit, count):
+    return (W_dec @ W_enc[:, unit]).abs().topk(count).indices
+
+
+# %% tags=["check"]
+check.strongest_inputs(strongest_inputs)
+
+# %% [markdown]
+# Which features mean what? For each label of the generator, `best_units` looks for the feature
+# that tells its tokens from others best, on half of the texts, and scores it on the other half.
+
+# %%
+found = [row | {"layer": layer} for layer, some in enumerate(acts)
+         for row in sae.best_units(some, labelled)]  # fmt: skip
+best = {}
+for row in sorted(found, key=lambda row: row["f1"]):
+    best[row["label"]] = {"label": row["label"], "layer": row["layer"], "unit": row["unit"],
+                          "F1": row["f1"], "precision": row["precision"]}  # fmt: skip
+by_f1 = sorted(best.values(), key=lambda row: -row["F1"])
+mi.figures.table(by_f1, title="The feature that tells a label best")
+
+# %% [markdown]
+# Look for a unit that stands twice. `request_harmless` and `request_harmful` have the same best
+# feature: it tells that there is a request, not which kind. So have `number=plural` and
+# `number=singular`. At the top stand features that are nearly detectors; further down a name says
+# less and less. What do the weights connect the top one with?
+
+# %%
+late, rows = by_f1[0], []
+reads = transcoders[late["layer"]].W_enc[:, late["unit"]]
+for layer in range(late["layer"]):
+    connection = transcoders[layer].W_dec @ reads
+    for unit in connection.abs().topk(2).indices.tolist():
+        means = [row for row in found if (row["layer"], row["unit"]) == (layer, unit)]
+        means = max(means, key=lambda row: row["f1"], default={"label": "none", "f1": 0.0})
+        rows.append({"layer": layer, "unit": unit, "connection": connection[unit].item(),
+                     "tells best": means["label"], "F1": means["f1"]})  # fmt: skip
+mi.figures.table(rows, title=f"What gives most to the feature for {late['label']}, by weights")
+
+# %% [markdown]
+# The connections are there for any text. But the stream is also moved between tokens by attention,
+# and how much arrives is a matter of the text. For that we hold one run still.
+
+# %% [markdown] short=true
+# ## 3. A run held still
+#
+# Two things in the model are not linear beside the MLPs: the softmax of attention and the scale of
+# each LayerNorm. Take one prompt, and hold both as they are in it. Replace each MLP by its
+# transcoder, hold the set of active features, and add as a constant what the transcoder misses, the
+# **error**. This is the **local replacement model** [@ameisen2025tracing]. On this prompt it
+# computes just what the model does. And it is linear: what a feature is made of can be *added up*.
+
+# %% [markdown]
+# By hand for one feature of the first MLP. Its sources are the words. Each reaches it in the
+# stream, if it stands at the same place, and through six heads whose patterns are held.
+
+# %% [markdown] tags=["task"] minutes=10 difficulty=2
+# ### Exercise 3: through a head that is held
+# A head moves $x_s W_V W_O$ from each source $s$ to a query, as much as its pattern says. Return
+# what each source adds along a direction, at one query.
+
+# %% [markdown] tags=["hint"]
+# `x @ W_V @ W_O @ direction` is one number for each source.
+
+
+# %% tags=["exercise"]
+def through_head(pattern, x, W_V, W_O, direction, query):
+    """pattern: [query source]; x: [source d]; direction: [d]; query: int  ->  [source]."""
+    raise NotImplementedError
+
+
+# %% tags=["solution"]
+def through_head(pattern, x, W_V, W_O, direction, query):
+    return pattern[query] * (x @ W_V @ W_O @ direction)
+
+
+# %% tags=["check"]
+check.through_head(through_head)
+
+# %% short=true
+prompts = {kind: generator.prompt(kind, 100 + 1000 * seed, split="test") for kind in kinds}
+tokens = pocket.to_tokens(prompts["request"].text)
+query, W_E = tokens.shape[1] - 1, pocket.W_E
+held = {
+    place: acts[0]
+    for place, acts in mi.sites.read(
+        pocket, tokens, [("resid_pre", 0), ("pattern", 0), ("resid_mid", 0), ("mlp_in", 0)]
+    ).items()
+}
+
+
+def scale_of(stream):
+    """What LayerNorm divides by, [token 1]; the streams of this model have mean zero."""
+    return (stream.square().mean(-1, keepdim=True) + pocket.cfg.eps).sqrt()
+
+
+# %%
+active = transcoders[0].encode(held["mlp_in", 0])[query]
+unit = int(active.argmax())
+direction = transcoders[0].W_enc[:, unit] / scale_of(held["resid_mid", 0])[query]
+
+
+def given_by(stream):
+    """What a part of the first stream adds to the feature at the query, [source]."""
+    normal = stream / scale_of(held["resid_pre", 0])
+    values = normal @ pocket.W_V[0] @ pocket.W_O[0] @ direction  # [head source]
+    return (held["pattern", 0][query] * values).sum(0) + torch.where(
+        torch.arange(len(stream)) == query, stream @ direction, 0.0
+    )
+
+
+# %%
+from_words = given_by(W_E[tokens[0]])
+from_places = given_by(pocket.W_pos[: tokens.shape[1]])
+constant = pocket.b_O[0] @ direction + transcoders[0].b_enc[unit]
+total = from_words.sum() + from_places.sum() + constant
+print(f"words and constants {total:.4f}, the feature's activation {active[unit]:.4f}")
+assert torch.isclose(total, active[unit], rtol=1e-3)
+
+# %%
+mi.figures.tokens_coloured(
+    mi.heads.token_names(pocket, tokens[0]), from_words,
+    title=f"Words that feature {unit} of layer 0 is made of, at the last token",
+    unit="added to its activation",
+)  # fmt: skip
+
+# %% [markdown] short=true
+# Blue words push the feature up, red ones down. The last token alone gives more than the whole
+# activation; places and constants take the rest away. So this feature is mostly about where it
+# stands.
+#
+# `attribution_graph` does this for every feature of every layer, and for the logits. Its nodes are
+# tokens, features, errors and logits. `weights[target, source]` is the **direct effect**: what a
+# source gives to a target through the stream, held attention and the skips, but through no other
+# feature. Its row for our feature is the one by hand.
+
+
+# %% short=true
+def graph_of(prompt, through=transcoders):
+    """The graph of a prompt whose logits are the right and the wrong answer."""
+    ids = [pocket.to_single_token(word) for word in (prompt.answer, prompt.wrong)]
+    return sae.attribution_graph(pocket, through, pocket.to_tokens(prompt.text), logits=ids)
+
+
+graphs = {kind: graph_of(prompt) for kind, prompt in prompts.items()}
+graph = graphs["request"]
+node = next(i for i, n in enumerate(graph.nodes) if n[:4] == ("feature", 0, query, unit))
+assert torch.allclose(graph.weights[node, : len(graph.tokens)], from_words.cpu(), atol=1e-3)
+
+# %% [markdown]
+# Is nothing lost? What reaches a node and its constants must sum to its value, for each of the
+# thousands of nodes. The control leaves out what the errors give.
+
+
+# %%
+def largest_gap(graph, without=()):
+    """The largest difference of a node's value from the sum of its inputs, in its unit."""
+    targets = graph.where("feature", "logit")
+    inputs = graph.weights.clone()
+    if without:
+        inputs[:, graph.where(*without)] = 0
+    values = torch.tensor([n.value for n in graph.nodes])
+    return (inputs.sum(1) + graph.biases - values)[targets].abs().max()
+
+
+gaps = torch.stack([largest_gap(one) for one in graphs.values()])
+without_errors = torch.stack([largest_gap(one, ["error"]) for one in graphs.values()])
+claim("graph.exact", gaps.max(), control=without_errors.min())
+
+# %% [markdown] short=true
+# ## 4. Read a graph
+#
+# A graph has hundreds of nodes; most give next to nothing. The **influence** of a node says how
+# much of the prediction comes through it. Each target shares itself out among its inputs by the
+# *size* of what they give, so that shares sum to one. Follow the shares from the logits down, over
+# paths of every length, and sum.
+
+# %% [markdown] tags=["task"] minutes=15 difficulty=3 short=true
+# ### Exercise 4: influence
+# Return the influence of every node on one target. With $A$ the shares, `[target source]`, it is a
+# row of $A + A^2 + A^3 + \dots = (1 - A)^{-1} - 1$.
+
+# %% [markdown] tags=["hint"]
+# `size = weights.abs()`, then divide each row by its sum; a row of zeros stays zero
+# (`clamp_min(1e-12)`).
+
+
+# %% tags=["exercise"]
+def influence(weights, target):
+    """weights: [target source], without cycles; target: int  ->  [source]."""
+    raise NotImplementedError
+
+
+# %% tags=["solution"]
+def influence(weights, target):
+    size = weights.abs()
+    shares = size / size.sum(1, keepdim=True).clamp_min(1e-12)
+    eye = torch.eye(len(weights))
+    return (torch.linalg.inv(eye - shares) - eye)[target]
+
+
+# %% tags=["check"]
+check.influence(influence)
+
+# %% [markdown]
+# `pruned` keeps the nodes that together hold a given share of the influence, below seven tenths.
+
+# %% [markdown] tags=["task"] minutes=5 difficulty=1
+# ### Exercise 5: the fewest nodes
+# Return how many nodes hold a share of all influence, if the strongest are taken first.
+
+# %% [markdown] tags=["hint"]
+# Sort downwards, sum up (`cumsum`), and count how many sums are below the share: one more node
+# reaches it.
+
+
+# %% tags=["exercise"]
+def fewest_nodes(influence, share):
+    """influence: [node]; share: between 0 and 1  ->  int."""
+    raise NotImplementedError
+
+
+# %% tags=["solution"]
+def fewest_nodes(influence, share):
+    held_by = influence.sort(descending=True).values.cumsum(0) / influence.sum()
+    return int((held_by < share).sum()) + 1
+
+
+# %% tags=["check"]
+check.fewest_nodes(fewest_nodes)
+
+# %% [markdown] short=true
+# What do features mean? For each label of the generator and each feature, take the share of the
+# feature's activation that falls on tokens with the label, on the labelled texts. (Labels
+# such as `harmful=True` mark all tokens after the word that decides.) A **supernode** is a group of
+# nodes that seem to mean the same; here those whose share is above nine tenths. (Section 6 asks for
+# six tenths, as few features of requests reach more.)
+
+# %% short=true
+marks = {name: labelled.flat(name).float() for name in labelled.labels}
+
+
+def shares_of(marked):
+    """For each layer, the share of every feature's activation on marked tokens [feature]."""
+    return [some.T @ marked / some.sum(0).clamp_min(1e-9) for some in acts]
+
+
+share_on = {name: shares_of(marked) for name, marked in marks.items()}
+
+
+def supernodes(graph, names, least=0.9):
+    """Features of a graph by the label that holds at least that share of their activation."""
+    return {
+        n: name for name in names for n in graph.nodes
+        if n.kind == "feature" and share_on[name][n.layer][n.unit] > least
+    }  # fmt: skip
+
+
+# %% short=true
+def contexts_of(graph):
+    """The two texts on which each feature of a graph is most active."""
+    out = {}
+    for layer, feature in {(n.layer, n.unit) for n in graph.nodes if n.kind == "feature"}:
+        strength = sae.on_texts(acts[layer][:, feature], labelled.real)
+        top = sae.contexts(strength, labelled.real, top=2)
+        out[layer, feature] = [
+            (mi.heads.token_names(pocket, labelled.tokens[text][labelled.real[text]]), values)
+            for text, values in zip(top.texts, top.values, strict=True)
+        ]
+    return out
+
+
+# %% short=true
+small = {kind: one.pruned(nodes=0.7, edges=0.9) for kind, one in graphs.items()}
+of_kind = {
+    "fact": ["subject"], "ioi": ["IO1", "S1", "S2"],
+    "request": ["harmful=True", "harmful=False"],
+    "agreement": ["number=plural", "number=singular"],
+}  # fmt: skip
+
+
+def draw_graph(kind):
+    """The interactive graph of one of the prompts."""
+    one = small[kind]
+    names = [name for name in of_kind[kind] if name in share_on]
+    return mi.figures.attribution(
+        one, title=prompts[kind].text.replace("\n", " / "), groups=supernodes(one, names),
+        contexts=contexts_of(one), strongest=150,
+    )  # fmt: skip
+
+
+mi.figures.explore(draw_graph, ahead=True, kind=kinds)
+
+# %% [markdown] short=true
+# Click on the right answer and go down along its strongest inputs, until you reach a word. Which
+# supernode lies on the way? And how much comes from errors, the diamonds? Two scores sum that up:
+# the **replacement score** is the share of influence that ends in tokens and not in errors, the
+# **completeness score** the share of nodes' inputs that is no error.
+
+
+# %%
+def scores_of(one, few):
+    """What is in a graph, before and after pruning."""
+    return {
+        "nodes": len(one),
+        "nodes kept": len(few),
+        "edges kept": int((few.weights != 0).sum()),
+        "replacement": one.replacement_score(),
+        "completeness": one.completeness_score(),
+    }
+
+
+rows = [{"prompt": kind, **scores_of(graphs[kind], small[kind])} for kind in kinds]
+mi.figures.table(rows, title="Graphs of four prompts")
+
+# %% [markdown]
+# Such scores need a floor. Give every feature another feature's written row, and the error has to
+# make up for it: the graph stays exact, and the score falls.
+
+# %%
+draw = torch.Generator().manual_seed(0)
+shuffled = [
+    replace(one, W_dec=one.W_dec[torch.randperm(one.d_sae, generator=draw)]) for one in transcoders
+]
+mixed = [graph_of(prompt, shuffled) for prompt in prompts.values()]
+
+
+def mean_scores(some):
+    """Mean replacement and completeness scores of graphs."""
+    return torch.tensor([[g.replacement_score(), g.completeness_score()] for g in some]).mean(0)
+
+
+scores, floor = mean_scores(graphs.values()), mean_scores(mixed)
+claim("graph.replacement", scores[0], control=floor[0])
+claim("graph.completeness", scores[1], control=floor[1])
+
+# %% [markdown]
+# Look at the controls: features that write nonsense still score nearly half, and on completeness
+# well over half, for much of a graph runs through attention and skips. So read a score against its
+# floor, not against zero.
+
+# %% [markdown]
+# A graph can be kept in a file, in the format that circuit-tracer's page opens, with supernodes.
+
+# %%
+with tempfile.TemporaryDirectory() as folder:
+    chosen = supernodes(small["request"], of_kind["request"])
+    groups = {name: [n for n in chosen if chosen[n] == name] for name in set(chosen.values())}
+    path = Path(folder) / "request.json"
+    sae.save_graph(small["request"], path, slug="request", scan="pocket", supernodes=groups)
+    again, _ = sae.load_graph(path)
+assert again.nodes == small["request"].nodes
+
+# %% [markdown] short=true
+# ## 5. Does it say what will happen?
+#
+# A graph is a prediction. The **total effect** of a node, over all its paths, is what the logit
+# difference should lose if the node is removed. We set features to zero, one at a time, in three
+# settings: in the local replacement model; in the model with patterns and scales held, where other
+# features may switch on; and in the model as it is, where heads may attend elsewhere, too. Beside
+# the graph stands a rival that needs none: activation times gradient, in the free model, by one
+# backward pass ([notebook 06](06_attribution_patching.ipynb)).
+
+
+# %% short=true
+def metric_of(prompt):
+    """The logit difference of a prompt's right and wrong answer."""
+    ids = [pocket.to_single_token(word) for word in (prompt.answer, prompt.wrong)]
+    return mi.metrics.LogitDiff(torch.tensor([ids]))
+
+
+# %% short=true
+def removed(prompt, nodes, how):
+    """What removing each feature takes from the logit difference, by running the model [node]."""
+    tokens, metric = pocket.to_tokens(prompt.text), metric_of(prompt)
+    lost = []
+    for node in nodes:
+        runs = {
+            "replacement": sae.local_replacement(pocket, transcoders, tokens, {node: 0.0}),
+            "held": sae.set_features(pocket, transcoders, {node: 0.0}, frozen=tokens),
+            "free": sae.set_features(pocket, transcoders, {node: 0.0}),
+        }
+        with runs[how]:
+            lost.append(metric(pocket(tokens))[0])
+    return metric(pocket(tokens))[0] - torch.stack(lost)
+
+
+# %% short=true
+def by_gradient(prompt, nodes):
+    """Activation times the gradient of the free model, for each feature [node]."""
+    tokens, places = pocket.to_tokens(prompt.text), [("mlp_out", i) for i in range(n_layers)]
+    found = mi.patching.gradients.slopes(pocket, tokens, metric_of(prompt), places)
+    return torch.stack([
+        found["mlp_out", n.layer][1][0, n.position] @ transcoders[n.layer].W_dec[n.unit] * n.value
+        for n in nodes
+    ])  # fmt: skip
+
+
+# %% short=true
+def predictions(prompt, count):
+    """Effects by graph and by gradient of the features for which both say most, and these."""
+    graph = graph_of(prompt)
+    features = [n for n in graph.nodes if n.kind == "feature"]
+    total = graph.total()
+    effect, slope = (total[-2] - total[-1])[graph.where("feature")], by_gradient(prompt, features)
+    top = (effect.abs() + slope.abs()).topk(count).indices
+    return effect[top], slope[top], [features[i] for i in top]
+
+
+# %% short=true
+more = {
+    (kind, i): generator.prompt(kind, 200 + 1000 * seed + i, split="test")
+    for kind in kinds
+    for i in range(2)
+}
+predicted, done = {}, {how: {} for how in ("replacement", "held", "free", "gradient")}
+for key, prompt in more.items():
+    predicted[key], done["gradient"][key], nodes = predictions(prompt, 5)
+    done["replacement"][key] = removed(prompt, nodes[:1], "replacement")
+    done["held"][key] = removed(prompt, nodes, "held")
+    done["free"][key] = removed(prompt, nodes, "free")
+
+# %%
+exact = max((done["replacement"][key] - predicted[key][:1]).abs().max() for key in more)
+assert exact < 1e-2, exact  # what the graph says of the replacement model holds to rounding
+all_of = {how: torch.cat(list(found.values())) for how, found in done.items()}
+said = torch.cat(list(predicted.values()))
+
+
+def correlation(x, y):
+    """Pearson's r of two lists of numbers."""
+    return torch.corrcoef(torch.stack([x, y]))[0, 1]
+
+
+# %% short=true
+mi.figures.scatter(
+    torch.cat([said, all_of["gradient"]]), torch.cat([all_of["free"]] * 2),
+    groups=["graph"] * len(said) + ["activation x gradient"] * len(said), identity=True,
+    title="Removing one feature: predicted and done, in the free model",
+    xlabel="predicted loss of logit difference", ylabel="loss in the free model",
+)  # fmt: skip
+
+# %%
+rows = []
+for name, x, y in (
+    ("graph, patterns and scales held", said, all_of["held"]),
+    ("graph, free", said, all_of["free"]),
+    ("activation x gradient, free", all_of["gradient"], all_of["free"]),
+):
+    rows.append({"prediction": name, "correlation": correlation(x, y).item(),
+                 "slope": (x @ y / x.square().sum()).item()})  # fmt: skip
+mi.figures.table(rows, title="Predictions against interventions")
+
+# %%
+held_r, free_r, gradient_r = (row["correlation"] for row in rows)
+claim("graph.held", held_r, control=free_r)
+claim("graph.gradient", gradient_r, control=free_r)
+
+# %% [markdown] short=true
+# With patterns and scales held, the graph predicts well, though the MLPs are the model's own there.
+# In the free model it predicts less well. (We took the features for which the two predictions
+# together are largest; the graph's own first choices would look worse for it.) What differs is all that was held: where
+# heads look, and the scales. **One backward pass predicts the free model better** than the
+# graph does. It holds neither still; but it tells no paths.
+
+# %% [markdown]
+# ## 6. Are the labels on the path?
+#
+# Here the truth is known. A harmful request is declined *because* it is harmful. So at the last
+# token the features that carry influence should be those that are active after harmful requests,
+# more than the others that are active there. So weigh each feature's share on the true label once
+# by its influence and once by its activation, and divide. Beside it, the same for the other label.
+
+# %%
+requests = [generator.prompt("request", 400 + 1000 * seed + i, split="test") for i in range(4)]
+of_request = [graph_of(prompt) for prompt in requests]
+
+
+def mean_share(graph, label, weight):
+    """Weighted mean share on a label of the features at the last token; weight: [node]."""
+    there = [
+        i for i, n in enumerate(graph.nodes)
+        if n.kind == "feature" and n.position == len(graph.tokens) - 1
+    ]  # fmt: skip
+    share = torch.stack([share_on[label][graph.nodes[i].layer][graph.nodes[i].unit] for i in there])
+    return (share * weight[there]).sum() / weight[there].sum()
+
+
+# %%
+def preference(true):
+    """Mean share on the true label (or the other) by influence, over that by activation."""
+    by_influence, by_activation = [], []
+    for prompt, one in zip(requests, of_request, strict=True):
+        label = f"harmful={prompt.labels['harmful'] == true}"
+        by_influence.append(mean_share(one, label, one.influence()))
+        by_activation.append(mean_share(one, label, torch.tensor([n.value for n in one.nodes])))
+    return sum(by_influence) / sum(by_activation)
+
+
+print(f"true label {preference(True):.2f}, other label {preference(False):.2f}")
+
+# %% [markdown]
+# Features with the true label have more of the influence than of the activation. But so have, to
+# nearly the same extent, features with the *other* label: perhaps influence goes to features that
+# are about requests, and the graph as a whole does not say which kind. So this is no evidence that
+# the truth lies on the path, though the first number alone would look like it.
+
+# %% [markdown]
+# Now act on a whole supernode: the features of a request that is *answered* which are active after
+# harmless requests. **Inhibit** them: set them to zero. **Inject** them: set them, in a request
+# that is declined, to what they were in the other, at the same distance from the end. We do so
+# apart for those below the last layer and in it (where a feature's effect is what it writes, no
+# more). Beside them: as many other features of the last layer at the same places, with the nearest
+# activations.
+
+
+# %%
+def answers(prompt, values=None):
+    """The logit difference between answering and declining, with features set to values."""
+    tokens, sign = pocket.to_tokens(prompt.text), -1 if prompt.labels["harmful"] else 1
+    with contextlib.ExitStack() as stack:
+        if values:
+            stack.enter_context(sae.set_features(pocket, transcoders, values))
+        return sign * metric_of(prompt)(pocket(tokens))[0].item()
+
+
+# %%
+def matched(graph, chosen):
+    """Other features of the same layers and places, with the nearest activations."""
+    free = {n for n in graph.nodes if n.kind == "feature"} - set(chosen)
+    near = [[n for n in free if n[1:3] == node[1:3]] for node in chosen]
+    return {
+        min(some, key=lambda n: abs(n.value - node.value))
+        for node, some in zip(chosen, near, strict=True)
+        if some
+    }
+
+
+# %%
+def groups_of(graph):
+    """Features that go with harmless requests, by layer; and others like those of the last."""
+    chosen = list(supernodes(graph, ["harmful=False"], least=0.6))
+    low, high = (
+        [n for n in chosen if (n.layer < n_layers - 1) == below] for below in (True, False)
+    )
+    assert low and high, "an empty group proves nothing"
+    return {"below": low, "last layer": high, "others": matched(graph, high)}
+
+
+# %%
+def both_ways(i):
+    """Logit differences of an answered and a declined request, each group inhibited, injected."""
+    drawn = 500 + 1000 * seed + i
+    good, bad = (generator.prompt("request", drawn, harmful=harmful) for harmful in (False, True))
+    one = graph_of(good)
+    by = pocket.to_tokens(bad.text).shape[1] - len(one.tokens)
+    row = {"answered": answers(good), "declined": answers(bad)}
+    for name, nodes in groups_of(one).items():
+        there = [(n, n._replace(position=n.position + by)) for n in nodes if n.position + by > 0]
+        row[f"inhibit: {name}"] = answers(good, dict.fromkeys(nodes, 0.0))
+        row[f"inject: {name}"] = answers(bad, {moved: n.value for n, moved in there})
+    return row
+
+
+# %%
+rows = [both_ways(i) for i in range(4)]
+mean = {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
+order = sorted(mean, key=lambda name: name in ("declined",) or "inject" in name)
+mi.figures.bars(
+    [mean[name] for name in order], order, horizontal=True,
+    title="Features with one label: those of the last layer matter, those below do not",
+    xlabel="logit difference, answers less declines",
+)  # fmt: skip
+
+# %%
+lost = {name: sum(abs(row["answered"] - row[f"inhibit: {name}"]) for row in rows) / len(rows)
+        for name in ("below", "last layer")}  # fmt: skip
+claim("graph.supernode", lost["below"], control=lost["last layer"])
+back = {name: mean[f"inject: {name}"] - mean["declined"] for name in ("last layer", "others")}
+claim("graph.injected", back["last layer"], control=back["others"])
+example = groups_of(graph_of(generator.prompt("request", 500, harmful=False)))
+print({name: len(nodes) for name, nodes in example.items()})
+print("in the last layer:", *map(str, example["last layer"]))
+
+# %% [markdown]
+# In the last layer stand a few such features, and there only those at the last token can matter
+# (behind the `@` stands the place). Taking them away costs most of the difference; set in a
+# declined request they take back much of the decline. Below, more features with the same label can
+# be removed at little cost. **A label says what a feature goes with, not what it does.**
+
+# %% [markdown]
+# ## 7. What the graph cannot show
+#
+# Attention patterns are held. So a graph says what heads *moved*, never why they looked there. How
+# much can that hide? Take the word that decides a prompt (the subject of a fact, the noun that the
+# verb belongs to), and write another of the same length. The answer changes. Now run the changed
+# prompt with the attention patterns of the *old* one. What is left of the change needed no other
+# patterns; what is gone came through them, and no graph can show it.
+
+# %%
+from itertools import islice
+
+from mi_data.pocket.lexicon import LEXICON
+
+number_of = {}
+for one, many, *_ in LEXICON["count_nouns"]:
+    number_of |= {one: many, many: one}
+
+
+def changed(prompt, i):
+    """The prompt with another subject: of the other number, or of another fact."""
+    span = prompt.spans[0]
+    if prompt.kind == "agreement":
+        word = number_of[span.value]
+    else:
+        word = generator.prompt("fact", i, relation=prompt.labels["relation"]).labels["subject"]
+    return prompt.text[: span.start] + word + prompt.text[span.end :]
+
+
+# %%
+def three_runs(prompt, i):
+    """Logit differences: clean, changed, changed with the clean run's patterns; or None."""
+    tokens, other = pocket.to_tokens(prompt.text), pocket.to_tokens(changed(prompt, i))
+    if tokens.shape != other.shape or (tokens == other).all():
+        return None
+    places = [("pattern", layer) for layer in range(n_layers)]
+    patterns = mi.sites.read(pocket, tokens, places)
+    keep = {place: lambda acts, where, old=old: old for place, old in patterns.items()}
+    metric = metric_of(prompt)
+    clean, free = metric(pocket(tokens))[0], metric(pocket(other))[0]
+    with mi.interventions.intervene(pocket, keep):
+        assert torch.isclose(metric(pocket(tokens))[0], clean, atol=1e-3)  # changes nothing
+        return torch.stack([clean, free, metric(pocket(other))[0]])
+
+
+# %%
+seen_of = {}
+for kind in ("fact", "agreement"):
+    tried = (generator.prompt(kind, 300 + 1000 * seed + i, split="test") for i in range(200))
+    runs = (three_runs(prompt, 900 + i) for i, prompt in enumerate(tried))
+    runs = torch.stack([*islice((run for run in runs if run is not None), 20)])
+    assert len(runs) == 20  # prompts whose two words have as many tokens
+    seen_of[kind] = runs.mean(0)
+    means = ", ".join(f"{x:.1f}" for x in seen_of[kind].tolist())
+    print(f"{kind}: clean, changed, changed with old patterns: {means}")
+kept = {kind: (run[0] - run[2]) / (run[0] - run[1]) for kind, run in seen_of.items()}
+claim("graph.patterns", kept["agreement"], control=kept["fact"])
+
+# %% [markdown]
+# For a fact, most of the change comes through with the old patterns. For the verb's number, hardly
+# any: **the patterns themselves carry the number**, and that part no such graph can show, whatever
+# its scores. Nor does a graph show what was
+# *not* active, though a prediction may need a feature to be silent; nor what is inside an error.
+
+# %% [markdown] short=true
+# ## Summary
+#
+# - A transcoder reads before an MLP and writes after it; a skip takes what is linear. Above the
+#   first layer its features explain much that the best linear map does not.
+# - With patterns, scales and active features held, a run is linear, and the inputs of every node
+#   add up to it. That is exact and says nothing yet about what happens otherwise.
+# - An attribution graph predicts interventions where patterns and scales are held. In the free
+#   model it predicts less well, and activation times gradient predicts better.
+# - Features with a label need not do what the label says: many can be removed at little cost.
+# - What the graph holds still can be what decides: the number of a verb comes through attention
+#   patterns.
+#
+# One model, one set of small transcoders, short prompts: on `pocket`. Whether longer graphs of
+# larger models do better cannot be said from here; the test is the same.
+#
+# **Where to read on.** [@ameisen2025tracing] for the method, [@lindsey2025biology] for what it was
+# used on; [@dunefsky2024transcoders] for circuits from transcoders; [@paulo2025transcoders] for the
+# skip.
+
+# %%
+claim.table()
