@@ -1,4 +1,4 @@
-"""A JupyterLab and a Chromium without a network, to look at notebooks and to test them."""
+"""A Jupyter and a Chromium without a network, to look at notebooks and to test them."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+
+from kernel import own_kernel
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = (
@@ -24,6 +26,7 @@ FLAGS = (
     "--disable-background-networking", "--disable-component-update",
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 )  # fmt: skip
+CLASSIC = Path(__file__).resolve().parents[1] / "build" / "classic"
 PATIENCE = 180_000  # milliseconds that anything may take to show up, on a busy machine
 LOCAL = ("http://127.0.0.1:", "ws://127.0.0.1:", "file:", "data:", "blob:", "about:")
 
@@ -38,34 +41,70 @@ def chromium() -> str:
 
 @dataclass
 class Lab:
-    """A running JupyterLab: its address, its token, and the folder it serves."""
+    """A running Jupyter: its address, its token, and the folder it serves."""
 
     url: str
     token: str
     root: Path
 
     def address(self, notebook: str) -> str:
-        """Return the address that opens `notebook` in a workspace of its own."""
+        """Return the address that opens `notebook` in JupyterLab, in a workspace of its own."""
         return (
             f"{self.url}/lab/workspaces/{secrets.token_hex(4)}/tree/{notebook}?token={self.token}"
         )
 
 
+LAB_COMMAND = (
+    "jupyterlab", "--LabApp.expose_app_in_browser=True",
+    "--LabApp.extension_manager=readonly", "--LabApp.news_url=None",
+    "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+)  # fmt: skip
+
+
 @contextmanager
 def jupyter_lab(root: Path, theme: str = "light") -> Iterator[Lab]:
     """Serve `root` with JupyterLab on loopback, with settings of its own, until the block ends."""
+    with _served(root, LAB_COMMAND, theme) as lab:
+        yield lab
+
+
+@contextmanager
+def classic_notebook(root: Path) -> Iterator[Lab]:
+    """Serve `root` with the classic Notebook on loopback, until the block ends.
+
+    It is no part of this environment: the first call fetches it into build/classic.
+
+    Raises FileNotFoundError where it is not there and cannot be fetched.
+    """
+    if not (CLASSIC / "ready").is_file():
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--upgrade"]
+        wanted = ["nbclassic>=1.1,<2", "ipython-genutils", "nest-asyncio>=1.5"]
+        done = subprocess.run([*pip, "--target", str(CLASSIC), *wanted], capture_output=True)
+        if done.returncode:
+            raise FileNotFoundError(f"no classic Notebook: {done.stderr.decode()[-300:]}")
+        (CLASSIC / "ready").write_text("yes\n")
+    path = os.pathsep.join(filter(None, [str(CLASSIC), os.environ.get("PYTHONPATH")]))
+    with _served(root, ["nbclassic"], environment={"PYTHONPATH": path}) as lab:
+        yield lab
+
+
+@contextmanager
+def _served(
+    root: Path,
+    application: Sequence[str],
+    theme: str = "light",
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[Lab]:
+    """Run a Jupyter with a module of Python and its options, until the block ends."""
     with TemporaryDirectory() as home, socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port, token = probe.getsockname()[1], secrets.token_hex(16)
         probe.close()
         _write_settings(Path(home), theme)
         command = [
-            sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root",
-            "--LabApp.expose_app_in_browser=True",
+            sys.executable, "-m", *application, "--no-browser", "--allow-root",
             "--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}", "--ServerApp.port_retries=0",
             f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={root}",
-            "--LabApp.extension_manager=readonly", "--LabApp.news_url=None",
-            "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
         ]  # fmt: skip
         folders = {
             f"JUPYTER_{kind}_DIR": f"{home}/{kind.lower()}"
@@ -75,8 +114,9 @@ def jupyter_lab(root: Path, theme: str = "light") -> Iterator[Lab]:
             "JUPYTERLAB_SETTINGS_DIR": f"{home}/settings",
             "JUPYTERLAB_WORKSPACES_DIR": f"{home}/spaces",
         }
+        own = os.environ | own_kernel() | folders | dict(environment or {})
         with open(f"{home}/log", "w") as log:
-            server = subprocess.Popen(command, env=os.environ | folders, stdout=log, stderr=log)
+            server = subprocess.Popen(command, env=own, stdout=log, stderr=log)
         lab = Lab(f"http://127.0.0.1:{port}", token, root)
         try:
             _wait_for(lab, server, Path(home) / "log")
@@ -111,9 +151,9 @@ def _wait_for(
             return
         except OSError:
             if server.poll() is not None:
-                raise RuntimeError(f"JupyterLab ended:\n{log.read_text()[-2000:]}") from None
+                raise RuntimeError(f"Jupyter ended:\n{log.read_text()[-2000:]}") from None
             time.sleep(0.3)
-    raise TimeoutError(f"JupyterLab did not answer in {seconds} s:\n{log.read_text()[-2000:]}")
+    raise TimeoutError(f"Jupyter did not answer in {seconds} s:\n{log.read_text()[-2000:]}")
 
 
 @dataclass
@@ -170,13 +210,3 @@ def offline_window(width: int = 1280, height: int = 1000, theme: str = "light") 
             yield window
         finally:
             browser.close()
-
-
-def to_html(notebook: Any) -> str:
-    """Convert an executed notebook to one HTML page that needs no network to show its figures."""
-    from nbconvert import HTMLExporter
-
-    from mi_helpers.figures.rendering import make_static
-
-    exporter = HTMLExporter(mathjax_url="", require_js_url="", jquery_url="", embed_images=True)
-    return str(exporter.from_notebook_node(make_static(notebook))[0])

@@ -36,7 +36,7 @@ def patching(model) -> tuple[torch.Tensor, list[str]]:
     pairs = mi.prompts.ioi(model, 40, seed=0, same_wording=True)
     metric = mi.patching.LogitDiff(pairs.answer_tokens)
     what = mi.patching.OtherRun(pairs.clean_tokens)
-    sweep = mi.patching.patch_sweep(model, pairs.corrupt_tokens, what, metric, progress=False)
+    sweep = mi.patching.patch_sweep(model, pairs.corrupt_tokens, what, metric)
     names = [f"{i} {t}" for i, t in enumerate(pairs.str_tokens[0])]
     return sweep.recovery(), names
 

@@ -1,11 +1,13 @@
-"""Bring the README's tables up to date, or check that they are.
+"""Bring the tables of README.md and docs/results.md up to date, or check that they are.
 
     python tools/readme.py            take over the last `make run`, then write the tables
+    python tools/readme.py --gallery build/gallery-pocket build/gallery-gpt2     of several models
     python tools/readme.py --check    write nothing; exit 1 and say what is stale
 
-The tables stand between `<!-- NAME -->` and `<!-- end NAME -->`. They are made from committed files
+What is made stands between `<!-- NAME -->` and `<!-- end NAME -->`. It is made from committed files
 alone: the notebooks, data/claims, and data/results.json, which keeps one run of each notebook on
-each model with its seconds and memory.
+each model with its seconds and memory. The notebooks' headers show the same times, so they are
+built anew when a run is taken over.
 """
 
 from __future__ import annotations
@@ -15,18 +17,37 @@ import json
 import re
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import build_notebooks
+from build_notebooks import measured
 from gallery import pocket_checksum
 
-from mi_helpers.claims import load_results, load_suite, results_markdown
+from mi_helpers.suite.claims import Claims, load_results, load_suite, results_markdown
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
+RESULTS_PAGE = ROOT / "docs" / "results.md"
 RESULTS = ROOT / "data" / "results.json"
 GALLERY = ROOT / "build" / "gallery"
 SETUP = ROOT / "build" / "setup_times.json"
+USED = ("seconds", "cpu_seconds", "peak_gib")
+MODELS = {
+    "pocket": "`pocket`",
+    "smollm2": "SmolLM2-135M-Instruct",
+    "smollm2-q4": "SmolLM2-135M-Instruct (4-bit)",
+    "gpt2": "GPT-2 small",
+}
+# The claims that the README shows of all.
+SAMPLE = (
+    "ioi.literature",
+    "induction.best_head",
+    "ablation.all_heads",
+    "refusal.bypass",
+    "edit.paraphrases",
+)
 
 
 def read_results() -> dict[str, Any]:
@@ -36,21 +57,21 @@ def read_results() -> dict[str, Any]:
     return {"pocket": "", "runs": [], "setup": None}
 
 
-def take_over(results: dict[str, Any]) -> dict[str, Any]:
-    """The results with the last gallery run in place of older runs of the same notebook and model.
+def take_over(results: dict[str, Any], gallery: Path) -> dict[str, Any]:
+    """The results with the run of a gallery in place of older runs of the same notebook and model.
 
     Raises ValueError if that run failed, or ran on other pocket weights than are here now.
     """
-    run = json.loads((GALLERY / "run.json").read_text(encoding="utf-8"))
+    run = json.loads((gallery / "run.json").read_text(encoding="utf-8"))
     if failed := [n["notebook"] for n in run["notebooks"] if n["error"]]:
         raise ValueError(f"the last run failed in {', '.join(failed)}: repair it, then `make run`")
     if run["pocket"] != pocket_checksum():
         raise ValueError("the last run is of other pocket weights than these: `make run` first")
     times = {n["notebook"]: n for n in run["notebooks"]}
     fresh = [
-        new | {key: times[new["notebook"]][key] for key in ("seconds", "peak_gib")}
+        new | {key: times[new["notebook"]][key] for key in USED}
         | {"machine": run["machine"]}
-        for new in load_results(GALLERY / "claims")
+        for new in load_results(gallery / "claims")
     ]  # fmt: skip
     replaced = {(new["notebook"], new["model"]) for new in fresh}
     here = {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
@@ -62,50 +83,101 @@ def take_over(results: dict[str, Any]) -> dict[str, Any]:
         and old["notebook"] in here
         and not (older_pocket and old["model"] == "pocket")
     ]
-    runs = sorted([*kept, *fresh], key=lambda r: (r["notebook"], r["model"]))
+    runs = sorted(map(judged, [*kept, *fresh]), key=lambda r: (r["notebook"], r["model"]))
     return results | {"pocket": run["pocket"], "runs": runs}
 
 
-def notebook_row(path: Path) -> str:
-    """One notebook's row: title, question, minutes, badge; read from its first two cells."""
+def judged(run: dict[str, Any]) -> dict[str, Any]:
+    """A recorded run whose numbers are judged by the claims files of today."""
+    if run["notebook"] not in load_suite():
+        return run
+    claims, rows = Claims(run["notebook"], run["model"]), []
+    for row in run["rows"]:
+        if row["id"] in claims.declared and row["value"] is not None:
+            line = claims.judge(row["id"], row["value"], control=row["control_value"])
+            rows.append(asdict(line))
+        elif row["id"] in claims.declared:
+            rows.append(row)
+    return run | {"rows": rows}
+
+
+def notebook_row(path: Path) -> list[str]:
+    """A notebook's title, question, minutes, times and Colab link, from its first two cells."""
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    title, first = ("".join(cell["source"]) for cell in cells[:2])
+    head, first = ("".join(cell["source"]) for cell in cells[:2])
     parts = {
-        "title": re.search(r"^# (.+)$", title, re.M),
-        "badge": re.search(r"^\[!\[.+\)$", title, re.M),
-        "minutes": re.search(r"About (\d+) minutes", title),
+        "title": re.search(r"^# (.+)$", head, re.M),
+        "minutes": re.search(r"About (\d+) minutes", head),
         "question": re.search(r"\*\*The question\.?\*\*:?\s+(.+?)(?=\n\s*\n|\Z)", first, re.S),
     }
     if missing := [name for name, found in parts.items() if not found]:
         raise ValueError(f"{path.name}: no {' and no '.join(missing)} in the first two cells")
-    badge, minutes = parts["badge"][0], parts["minutes"][1]  # type: ignore[index]
-    question = " ".join(parts["question"][1].split())  # type: ignore[index]
-    question = re.sub(r"\]\((\d\d_\w+\.ipynb)\)", r"](notebooks/\1)", question)
-    link = f"[{parts['title'][1]}](notebooks/{path.name})"  # type: ignore[index]
-    return f"| {link} | {question} | {minutes} | {badge} |".replace("\n", " ")
+    title, minutes, question = (found[1] for found in parts.values())  # type: ignore[index]
+    question = re.sub(r"\]\((\d\d_\w+\.ipynb)\)", r"](notebooks/\1)", " ".join(question.split()))
+    took = re.search(r"runs in (.+?) on pocket", head)
+    colab = re.search(r"\[open in Colab\]\((.+?)\)", head)
+    return [
+        f"[{title}](notebooks/{path.name})",
+        question,
+        minutes,
+        took[1] if took else "not measured",
+        f"[open]({colab[1]})" if colab else "",
+    ]
 
 
 def notebooks_table() -> str:
-    """The table of notebooks in reading order."""
+    """The table of notebooks in reading order, with Colab's column where there is a release."""
     rows = [notebook_row(path) for path in sorted((ROOT / "notebooks").glob("*.ipynb"))]
-    return "\n".join(["| notebook | question | minutes | |", "|---|---|---:|---|", *rows])
+    head, rule = ["notebook", "question", "minutes", "runs in", "Colab"], "|---|---|---:|---|---|"
+    if not any(row[-1] for row in rows):
+        rows, head, rule = [row[:-1] for row in rows], head[:-1], "|---|---|---:|---|"
+    lines = [f"| {' | '.join(cells)} |" for cells in (head, *rows)]
+    return "\n".join([lines[0], rule, *lines[1:]])
+
+
+def coverage(runs: list[dict[str, Any]]) -> str:
+    """Which model has met how many of the notebooks in the recorded runs, in sentences."""
+    here = {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
+    met = {model: 0 for model in MODELS}
+    for run in runs:
+        if run["notebook"] in here:
+            met[run["model"]] = met.get(run["model"], 0) + 1
+    names = {model: MODELS.get(model, f"`{model}`") for model in met}
+    done = [
+        f"{names[model]} ({'all' if count == len(here) else f'{count} of'} {len(here)} notebooks)"
+        for model, count in met.items()
+        if count
+    ]
+    short = {name.partition(" (")[0] for name in (names[m] for m, count in met.items() if count)}
+    absent = [names[model].partition(" (")[0] for model, count in met.items() if not count]
+    never = [name for name in dict.fromkeys(absent) if name not in short]
+    text = f"**Recorded runs: {', '.join(done) or 'none yet'}.**"
+    return f"{text} No recorded run has met {' or '.join(never)} yet." if never else text
+
+
+def sample_table(runs: list[dict[str, Any]]) -> str:
+    """The claims named in SAMPLE, as far as a run has made them."""
+    kept = [run | {"rows": [r for r in run["rows"] if r["id"] in SAMPLE]} for run in runs]
+    return results_markdown([run for run in kept if run["rows"]]).strip()
 
 
 def times_table(runs: list[dict[str, Any]]) -> str:
     """Seconds and peak memory of each recorded run."""
+    head = "| notebook | model | runs in | seconds by the clock | machine |"
     rows = [
-        f"| {r['notebook']} | {r['model']} | {r['seconds']:.0f} | {r['peak_gib'] or 'not measured'}"
-        f" | {r['machine']} |"
+        f"| {r['notebook']} | {r['model']} | {measured(r)} | {r['seconds']:.0f} | {r['machine']} |"
         for r in runs
     ]
-    head = "| notebook | model | seconds | peak memory, GiB | machine |"
-    return "\n".join([head, "|---|---|---:|---:|---|", *rows])
+    return "\n".join([head, "|---|---|---|---:|---|", *rows])
 
 
 def tally(run: dict[str, Any]) -> str:
     """How many of a run's claims hold, of those that have an expectation for its model."""
-    states = [row["status"] for row in run["rows"] if row["expected"] is not None]
-    return f"{states.count('holds')} of {len(states)} claims hold on {run['model']}"
+    states = [row["status"] for row in run["rows"]]
+    judged = states.count("holds") + states.count("fails")
+    text = f"{states.count('holds')} of {judged} claims hold on {run['model']}"
+    absent = states.count("not here")
+    return f"{text}, {absent} {'is' if absent == 1 else 'are'} not in it" if absent else text
 
 
 def results_section(runs: list[dict[str, Any]]) -> str:
@@ -130,69 +202,85 @@ def setup_table(times: dict[str, Any] | None) -> str:
     return "\n".join(["| what | seconds | machine |", "|---|---:|---|", *rows])
 
 
-def render(text: str, results: dict[str, Any]) -> str:
-    """The README with its tables made anew; raises ValueError where a marker is missing."""
+def pages(results: dict[str, Any]) -> dict[Path, dict[str, str]]:
+    """What is made in each page, by name."""
     runs = results["runs"]
-    tables = {
-        "notebooks": notebooks_table(),
-        "results": results_section(runs),
-        "times": times_table(runs),
-        "setup": setup_table(results["setup"]),
+    return {
+        README: {
+            "coverage": coverage(runs),
+            "notebooks": notebooks_table(),
+            "sample": sample_table(runs),
+        },
+        RESULTS_PAGE: {
+            "coverage": coverage(runs),
+            "results": results_section(runs),
+            "times": times_table(runs),
+            "setup": setup_table(results["setup"]),
+        },
     }
-    for name, table in tables.items():
+
+
+def render(page: Path, made: dict[str, str]) -> str:
+    """A page with what is made put in anew; raises ValueError where a marker is missing."""
+    text = page.read_text(encoding="utf-8")
+    for name, table in made.items():
         marked = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end {name} -->)", re.S)
         if len(marked.findall(text)) != 1:
-            raise ValueError(f"README.md must hold `<!-- {name} -->` … `<!-- end {name} -->` once")
+            raise ValueError(f"{page.name} must hold <!-- {name} --> … <!-- end {name} --> once")
         text = marked.sub(lambda m, table=table: f"{m[1]}{table}\n{m[2]}", text)
     return text
 
 
 def stale(results: dict[str, Any]) -> Iterator[str]:
-    """What in the README or the results no longer agrees with the repository."""
-    if README.read_text(encoding="utf-8") != render(README.read_text(encoding="utf-8"), results):
-        yield "README.md: its tables differ from the notebooks and data/results.json"
+    """What in the pages or the results no longer agrees with the repository."""
+    for page, made in pages(results).items():
+        if page.read_text(encoding="utf-8") != render(page, made):
+            yield f"{page.name}: its tables differ from the notebooks and data/results.json"
     if results["pocket"] != pocket_checksum():
         yield "data/results.json: recorded on other pocket weights than the committed ones"
-    recorded = {(r["notebook"], r["model"]): r for r in results["runs"]}
-    for notebook, claims in load_suite().items():
-        run = recorded.pop((notebook, "pocket"), {"rows": []})
-        rows = {row["id"]: row for row in run["rows"]}
-        for claim in claims.values():
-            wanted = claim.expected.get("pocket")
-            row = rows.pop(claim.id, None)
-            if row is None:
-                yield f"data/results.json: {claim.id} of {notebook} has no value on pocket"
-            elif row["statement"] != claim.statement or row["unit"] != claim.unit:
-                yield f"data/results.json: {claim.id} has another wording than data/claims"
-            elif row["expected"] != (wanted.value.bounds() if wanted else None):
-                yield f"data/results.json: {claim.id} has another range than data/claims"
-            elif row["status"] == "fails":
-                yield f"data/results.json: {claim.id} failed in the recorded run"
-        yield from (
-            f"data/results.json: {gone} is no claim of {notebook} any more" for gone in rows
-        )
-    for notebook, model in recorded:
-        if model == "pocket":
+    suite = load_suite()
+    known = {claim for claims in suite.values() for claim in claims}
+    yield from (f"readme.py: {gone} of SAMPLE is no claim" for gone in SAMPLE if gone not in known)
+    recorded = {(run["notebook"], run["model"]): run for run in results["runs"]}
+    for notebook in suite:
+        run = recorded.get((notebook, "pocket"), {"rows": []})
+        rows = {row["id"] for row in run["rows"]}
+        for claim in suite[notebook]:
+            if claim not in rows:
+                yield f"data/results.json: {claim} of {notebook} has no value on pocket"
+    for (notebook, model), run in recorded.items():
+        if notebook not in suite:
             yield f"data/results.json: {notebook} has no claims file any more"
+        elif run != judged(run):
+            yield f"data/results.json: {notebook} on {model} was judged by other claims than these"
+        for row in run["rows"]:
+            if row["status"] == "fails" and model == "pocket":
+                yield f"data/results.json: {row['id']} failed in the recorded run"
 
 
 def main() -> int:
     """Read the command line and do what it asks."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="write nothing, report what is stale")
-    check = parser.parse_args().check
+    parser.add_argument("--gallery", nargs="+", type=Path, help="default: build/gallery")
+    asked = parser.parse_args()
+    check = asked.check
     results = read_results()
     try:
         if not check:
-            if (GALLERY / "run.json").is_file():
-                results = take_over(results)
+            for gallery in asked.gallery or [GALLERY]:
+                if asked.gallery or (gallery / "run.json").is_file():
+                    results = take_over(results, gallery)
             if SETUP.is_file():
                 results["setup"] = json.loads(SETUP.read_text(encoding="utf-8"))
+            results["runs"] = [judged(run) for run in results["runs"]]
             if results["runs"] or results["setup"]:
                 RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-            README.write_text(render(README.read_text("utf-8"), results), encoding="utf-8")
+            build_notebooks.main([])  # their headers state the times
+            for page, made in pages(results).items():
+                page.write_text(render(page, made), encoding="utf-8")
         problems = list(stale(results))
-    except ValueError as err:
+    except (ValueError, FileNotFoundError) as err:
         problems = [str(err)]
     for problem in problems:
         print(problem)

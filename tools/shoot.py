@@ -20,7 +20,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from browser import Window, jupyter_lab, offline_window, to_html
+from browser import Window, jupyter_lab, offline_window
+from pages import to_html
 
 RUN_SECONDS = 1800
 
