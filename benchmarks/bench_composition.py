@@ -34,8 +34,11 @@ def weights(seed: int = 0) -> SimpleNamespace:
         a = torch.randn(N_LAYERS, N_HEADS, D_MODEL, D_HEAD, generator=generator)
         return FactoredMatrix(a, torch.randn(*a.mT.shape, generator=generator))
 
-    config = SimpleNamespace(n_layers=N_LAYERS, n_heads=N_HEADS, d_model=D_MODEL)
-    return SimpleNamespace(OV=factors(), QK=factors(), cfg=config)
+    config = SimpleNamespace(
+        n_layers=N_LAYERS, n_heads=N_HEADS, d_model=D_MODEL, positional_embedding_type="standard"
+    )
+    blocks = [SimpleNamespace(attn=SimpleNamespace())]
+    return SimpleNamespace(OV=factors(), QK=factors(), cfg=config, blocks=blocks)
 
 
 def by_library(model: SimpleNamespace) -> dict[str, torch.Tensor]:

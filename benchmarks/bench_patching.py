@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Patching sweeps beside transformer_lens.patching and nnsight: the same numbers, in less time.
 
-    python benchmarks/bench_patching.py            both models, minutes; writes benchmarks/README.md
+    python benchmarks/bench_patching.py            all models, minutes; writes benchmarks/README.md
     python benchmarks/bench_patching.py pocket     only the embedded model; writes nothing
     MI_BENCH_THREADS=2 python benchmarks/bench_patching.py
 
@@ -12,8 +12,8 @@ head x position sweep is that of a sample of its cells, scaled (each costs one w
 processor time, which a busy machine disturbs less. nnsight, in an environment of its own, patches a
 sample of the cells, on the weights as they are on disk. `of_peak` is our rate of floating-point
 operations in matrix products over the best that a large product reaches in the same run.
-`operations` is how many times as many of them the library's full passes do (by count, for GPT-2's
-architecture): the ratio to expect where both are equally efficient. The exit status is 1 where a
+`operations` is how many times as many of them the library's full passes do (by count of matrix
+products): the ratio to expect where both are equally efficient. The exit status is 1 where a
 sweep is off the library's by more than 1e-5 (of its largest value, above 1), or off nnsight's by
 more than 1e-4.
 """
@@ -41,15 +41,20 @@ from peers import PeerError, make
 from record import record
 from safetensors.torch import save
 from transformer_lens import patching as library
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+)
 
 import mi_helpers as mi
+from mi_helpers.engine import FixedLinear, FusedModel
 from mi_helpers.patching import LogitDiff, OtherRun, patch_sweep
-from mi_helpers.patching.fused import FusedGPT2
-from mi_helpers.patching.linear import FixedLinear
 
 BATCH, N_POS, SAMPLE, PEER_SAMPLE = 8, 15, 96, 36
-MODELS = ["pocket", "gpt2-shaped"]
+MODELS = ["pocket", "gpt2-shaped", "smollm2-shaped"]
 PAIRS = {"from_s2": 10, "everywhere": 1}
 SWEEPS = {
     "residual stream": ("resid_pre", ("layer", "position"), "resid_pre", ("layer", "pos")),
@@ -63,12 +68,25 @@ SETTERS = {
 }
 
 
-def gpt2_shaped(folder: str) -> Any:
-    """A random model of GPT-2 small's shape; only speed and exactness are measured on it."""
-    save_tiny(Path(folder))
+SHAPES: dict[str, Callable[[], PreTrainedModel]] = {
+    "gpt2-shaped": lambda: GPT2LMHeadModel(GPT2Config()),
+    "smollm2-shaped": lambda: LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30,
+            num_attention_heads=9, num_key_value_heads=3, tie_word_embeddings=True,
+        )
+    ),
+}  # fmt: skip
+
+
+def load(name: str, folder: Path) -> Any:
+    """A model by its name, or a random one of a shape: speed and exactness are measured on it."""
+    if name not in SHAPES:
+        return mi.load_model(name, device="cpu")
     torch.manual_seed(0)
-    GPT2LMHeadModel(GPT2Config()).save_pretrained(folder)
-    return mi.load_model(folder, device="cpu")
+    save_tiny(folder / name)
+    SHAPES[name]().save_pretrained(folder / name)
+    return mi.load_model(str(folder / name), device="cpu")
 
 
 def clocked(run: Callable[[], Any]) -> tuple[Any, float, float]:
@@ -82,29 +100,31 @@ def clocked(run: Callable[[], Any]) -> tuple[Any, float, float]:
 def counting() -> Iterator[dict[str, float]]:
     """Count the floating-point operations of our matrix products."""
     count = {"flop": 0.0}
-    linear, attend = FixedLinear.__call__, FusedGPT2.attend
+    linear, attend = FixedLinear.__call__, FusedModel.attend
 
     def counted_linear(self: FixedLinear, x: torch.Tensor) -> torch.Tensor:
         count["flop"] += 2.0 * x.numel() * self.weight.shape[0]
         return linear(self, x)
 
     def counted_attend(
-        self: FusedGPT2, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
+        self: FusedModel, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
     ) -> torch.Tensor:
         count["flop"] += 4.0 * q.numel() * k.shape[-3]
         return attend(self, q, k, v)
 
-    FixedLinear.__call__, FusedGPT2.attend = counted_linear, counted_attend  # type: ignore
+    FixedLinear.__call__, FusedModel.attend = counted_linear, counted_attend  # type: ignore
     try:
         yield count
     finally:
-        FixedLinear.__call__, FusedGPT2.attend = linear, attend  # type: ignore
+        FixedLinear.__call__, FusedModel.attend = linear, attend  # type: ignore
 
 
 def full_pass(model: Any) -> float:
     """Floating-point operations of the matrix products of one forward pass of all prompts."""
     cfg = model.cfg
-    weights = cfg.n_layers * (4 * cfg.d_model**2 + 2 * cfg.d_model * cfg.d_mlp)
+    shared = (cfg.n_key_value_heads or cfg.n_heads) / cfg.n_heads
+    matrices = 3 if cfg.gated_mlp else 2
+    weights = cfg.n_layers * cfg.d_model * ((2 + 2 * shared) * cfg.d_model + matrices * cfg.d_mlp)
     attention = cfg.n_layers * 2 * N_POS * cfg.d_model
     return 2.0 * BATCH * N_POS * (weights + attention + cfg.d_model * cfg.d_vocab)
 
@@ -184,9 +204,7 @@ def measure(model: Any, sweep: str, first: int, peak: float, nnsight: Path | Non
     site, over, _, _ = SWEEPS[sweep]
 
     def ours() -> Any:
-        return patch_sweep(
-            model, base, OtherRun(source), metric, site=site, over=over, progress=False
-        )
+        return patch_sweep(model, base, OtherRun(source), metric, site=site, over=over)
 
     before = clocked(ours)
     (cells, values, n_cells), wall, cpu = clocked(
@@ -235,7 +253,7 @@ def report(names: list[str]) -> dict[str, Any]:
         peak = matmul_peak()
         results["peak_gflops"] = round(peak / 1e9)
         for name in names:
-            model = gpt2_shaped(folder) if name == "gpt2-shaped" else mi.load_model(name)
+            model = load(name, Path(folder))
             results["models"][name] = {
                 f"{sweep}, {pair}": measure(model, sweep, first, peak, nnsight)
                 for sweep in SWEEPS

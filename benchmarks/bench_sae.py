@@ -34,7 +34,11 @@ from mi_helpers import sae
 
 TRAINERS = ("ours", "sae-lens", "eai-sparsify")
 THREADS, TURNS = int(os.environ.get("MI_BENCH_THREADS", "2")), 3
-KINDS = {"ours": sae.KINDS, "sae-lens": ("topk", "batchtopk", "relu"), "eai-sparsify": ("topk",)}
+KINDS = {
+    "ours": sae.ARCHITECTURES,
+    "sae-lens": ("topk", "batchtopk", "relu"),
+    "eai-sparsify": ("topk",),
+}
 """What is compared; sparsify trains nothing else."""
 
 
@@ -166,7 +170,7 @@ def main(kinds: list[str]) -> None:
         trainers = start_trainers()
         for data, jobs in JOBS.items():
             for job in jobs:
-                if job.kind in (kinds or sae.KINDS):
+                if job.kind in (kinds or sae.ARCHITECTURES):
                     best = measure(job, trainers, Path(name))
                     print(json.dumps({"data": data, **asdict(job), "found": best}), flush=True)
                     rows.append(row(data, job, best))

@@ -61,6 +61,7 @@ class Given:
 
         self.acts, self.device, self.hook, self.model_id = acts, acts.device, HOOK, "given"
         self.notes: dict[str, str] = {}
+        self.target, self.widths = "", ((acts.shape[1],), ())
         self._orders: dict[int, Tensor] = {}
         self.batch = Activations.batch.__get__(self)
 
