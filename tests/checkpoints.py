@@ -11,7 +11,7 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from mi_helpers._model_files import GPT2_REPO, GPT2_REVISION
+from mi_helpers.models.hub import GPT2_REPO, GPT2_REVISION
 
 BOS = "<|endoftext|>"
 WORDS = """When After John Mary Tom James Dan Sid Martin Amy Alice Bob Kate and went to the shops

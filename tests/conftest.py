@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported
@@ -17,6 +17,7 @@ from checkpoints import (  # noqa: E402
     save_tiny,
     save_worded,
 )
+from other_models import plain, save_other  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -107,3 +108,19 @@ def gpt2_tokenized(tmp_path_factory: pytest.TempPathFactory):
         pytest.skip("needs GPT-2's vocab.json and merges.txt: set MI_GPT2_TOKENIZER")
     folder = save_gpt2_tokenized(tmp_path_factory.mktemp("models") / "gpt2-tokenized", tokenizer)
     return load_model(str(folder), device="cpu")
+
+
+@pytest.fixture(scope="session")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Callable:
+    """A function from a kind in `other_models.MAKE` to (bridge, the same in plain transformers)."""
+    from mi_helpers.models import load_model
+
+    made: dict[str, tuple] = {}
+
+    def give(kind: str) -> tuple:
+        if kind not in made:
+            folder = save_other(tmp_path_factory.mktemp("models") / kind, kind)
+            made[kind] = load_model(str(folder), device="cpu"), plain(folder)
+        return made[kind]
+
+    return give

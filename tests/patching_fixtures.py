@@ -9,7 +9,9 @@ import torch
 from checkpoints import save_tiny
 from safetensors.torch import load_file, save_file
 
-from mi_helpers.patching import LogitDiff
+from mi_helpers.circuits.runner import edge_runner
+from mi_helpers.engine import prepare
+from mi_helpers.patching import LogitDiff, OtherRun
 
 N_POS, BATCH, SAME = 7, 3, 2  # the two runs share their first tokens
 
@@ -53,3 +55,24 @@ def metric(model):
     generator = torch.Generator().manual_seed(2)
     first = torch.randint(1, 100, (BATCH,), generator=generator)
     return LogitDiff(torch.stack([first, first + 7], dim=1))
+
+
+def plain_acdc(model, base, source, metric, distance, threshold, graph):
+    """One edge after another, one circuit at a time."""
+    setup = prepare(model, base, metric, OtherRun(source))
+    with torch.no_grad():
+        runner = edge_runner(setup)
+        far = distance(setup.logits(setup.base.final[:, runner.reads]))
+
+        def loss(kept):
+            return float(runner.final(kept[None], lambda x: setup.judge(x, far)).mean())
+
+        kept = graph.valid.clone()
+        now = loss(kept)
+        for reader in reversed(range(len(graph.readers))):
+            for writer in reversed(range(graph.n_before[reader])):
+                kept[reader, writer] = False
+                new = loss(kept)
+                kept[reader, writer] = new - now >= threshold
+                now = now if kept[reader, writer] else new
+    return kept

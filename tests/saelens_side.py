@@ -3,9 +3,10 @@
     build/bench/sae-lens/bin/python tests/saelens_side.py write tests/data/saelens
     build/bench/sae-lens/bin/python tests/saelens_side.py read FOLDER ...
 
-`write` made the files in tests/data/saelens: small SAEs with random weights, of each architecture
-that this package reads, each with inputs and what SAELens makes of them. `read` opens a folder with
-SAELens, takes "x" from its io.safetensors and writes what comes out to theirs.safetensors.
+`write` made the files in tests/data/saelens: small SAEs and transcoders with random weights, of
+each architecture that this package reads, each with inputs and what SAELens makes of them. `read`
+opens a folder with SAELens, takes "x" from its io.safetensors and writes what comes out to
+theirs.safetensors.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import sae_lens as lens
 import torch
 from safetensors.torch import load_file, save_file
 
-D_IN, D_SAE = 6, 20
+D_IN, D_SAE, D_OUT = 6, 20, 5
 MADE = {
     "standard": (lens.StandardTrainingSAE, lens.StandardTrainingSAEConfig, {}),
     "standard_uncentred": (
@@ -34,6 +35,13 @@ MADE = {
         lens.JumpReLUTrainingSAE, lens.JumpReLUTrainingSAEConfig, {"jumprelu_init_threshold": 0.4}
     ),
 }  # fmt: skip
+# It reads and writes these, but trains none.
+TRANSCODERS = {
+    "transcoder": (lens.Transcoder, lens.TranscoderConfig),
+    "skip_transcoder": (lens.SkipTranscoder, lens.SkipTranscoderConfig),
+    "jumprelu_transcoder": (lens.JumpReLUTranscoder, lens.JumpReLUTranscoderConfig),
+    "jumprelu_skip_transcoder": (lens.JumpReLUSkipTranscoder, lens.JumpReLUSkipTranscoderConfig),
+}
 
 
 @torch.no_grad()
@@ -45,7 +53,7 @@ def outputs(sae: lens.SAE, x: torch.Tensor) -> dict[str, torch.Tensor]:
 
 @torch.no_grad()
 def write(folder: Path) -> None:
-    """One SAE of each architecture, as SAELens saves it after training; "unfolded": before."""
+    """One of each architecture, SAEs as SAELens saves them after training; "unfolded": before."""
     for number, (name, (make, config, own)) in enumerate(MADE.items()):
         torch.manual_seed(number)
         sae = make(config(d_in=D_IN, d_sae=D_SAE, **own))
@@ -58,6 +66,16 @@ def write(folder: Path) -> None:
         (sae.save_model if name.endswith("unfolded") else sae.save_inference_model)(here)
         opened = lens.SAE.load_from_disk(here)
         save_file(outputs(opened, 2 * torch.randn(12, D_IN) + 0.5), here / "io.safetensors")
+    for number, (name, (make, config)) in enumerate(TRANSCODERS.items()):
+        torch.manual_seed(100 + number)
+        made = make(config(d_in=D_IN, d_sae=D_SAE, d_out=D_OUT, apply_b_dec_to_input=False))
+        for parameter in made.parameters():
+            parameter += 0.3 * torch.randn_like(parameter)
+        made.cfg.metadata.hook_name = "blocks.1.ln2.hook_normalized"
+        made.cfg.metadata.hook_name_out = "blocks.1.hook_mlp_out"
+        made.save_model(folder / name)
+        opened = lens.SAE.load_from_disk(folder / name)
+        save_file(outputs(opened, 2 * torch.randn(12, D_IN)), folder / name / "io.safetensors")
 
 
 def read(folder: Path) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import importlib
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -16,12 +17,14 @@ sys.path[:0] = [str(ROOT / "tools"), str(DEMO)]
 builder = importlib.import_module("build_notebooks")
 
 from build_notebooks import ROLES, Source, read_source, role  # noqa: E402
+from names import bound_and_used  # noqa: E402
 from nbformat import NotebookNode  # noqa: E402
 
-from mi_helpers.claims import load_claims  # noqa: E402
+from mi_helpers.suite.claims import load_claims  # noqa: E402
 
 REAL = sorted((ROOT / "notebooks" / "src").glob("*.py"))
 PATHS = [*REAL, DEMO / "99_demo.py"]
+KNOWN = {*dir(builtins), "display", "get_ipython", "__name__", "__file__"}
 PLOTTING = {"plotly", "matplotlib", "seaborn", "circuitsvis", "altair", "bokeh"}
 
 
@@ -166,7 +169,7 @@ def leaks(source: Source) -> list[str]:
 
 
 def count_faults(source: Source) -> list[str]:
-    """Too few claims, exercises or widgets for a notebook other than the start."""
+    """Too few claims, exercises or widgets, or too many cells, for a notebook but the start."""
     tree = ast.parse(source.code())
     names = [name for name, _ in calls(tree)]
     counts = {
@@ -174,7 +177,24 @@ def count_faults(source: Source) -> list[str]:
         "exercises": (len(exercises(source)), 4),
         "widgets": (sum(bool(re.search(r"\b(explore|twin|interact)$", n)) for n in names), 1),
     }
-    return [f"{n} {what}, {least} wanted" for what, (n, least) in counts.items() if n < least]
+    few = [f"{n} {what}, {least} wanted" for what, (n, least) in counts.items() if n < least]
+    long = main_path(source)
+    return few + [f"{long} code cells before the appendix, 60 allowed"] * (long > 60)
+
+
+def main_path(source: Source) -> int:
+    """How many code cells a reader runs before the appendix."""
+    count = 0
+    for cell in source.cells:
+        if cell.cell_type == "markdown" and re.search(r"^## Appendix", cell.source, re.M):
+            break
+        count += cell.cell_type == "code" and role(cell) != "exercise"
+    return count
+
+
+def counts_matter(path: Path, source: Source) -> bool:
+    """Whether a source is a whole notebook: neither the start, nor a draft, nor the example."""
+    return path in REAL and path.stem[:2] != "00" and not source.draft
 
 
 def faults(path: Path) -> list[str]:
@@ -187,6 +207,21 @@ def faults(path: Path) -> list[str]:
         "claim": claim_faults(source, claims_file(path)),
         "exercise": exercise_faults(source),
         "solution used later": leaks(source),
-        "count": count_faults(source) if path in REAL and path.stem[:2] != "00" else [],
+        "count": count_faults(source) if counts_matter(path, source) else [],
     }
     return [f"{rule}: {fault}" for rule, list_ in found.items() for fault in list_]
+
+
+def missing(cells: Iterable[str], given: Iterable[str] = ()) -> list[tuple[int, str]]:
+    """(number of the cell, name) of what cells run in this order use and nothing has bound.
+
+    What a function uses may come after it, in any of the cells.
+    """
+    there, found, later = {*given, *KNOWN}, [], []
+    for number, code in enumerate(cells):
+        bound, used = bound_and_used(code)
+        now = bound_and_used(code, inside=False)[1]
+        found += [(number, name) for name in sorted(now - there)]
+        later += [(number, name) for name in sorted(used - now)]
+        there |= bound
+    return found + [one for one in later if one[1] not in there]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from pathlib import Path
 
@@ -41,3 +42,27 @@ def test_nothing_is_written_without_rows_or_marks(record, tmp_path):
     with pytest.raises(ValueError, match="must hold `<!-- c -->`"):
         record("c", [{"x": 1}], "", page)
     assert page.read_text() == PAGE
+
+
+@pytest.fixture
+def scaling(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    return importlib.import_module("bench_scaling")
+
+
+def test_the_busiest_worker_decides(scaling):
+    assert scaling.last_to_end([2, 3, 2, 3, 2], 1) == 12
+    assert scaling.last_to_end([2, 3, 2, 3, 2], 2) == 7
+    assert scaling.last_to_end([2, 3, 2, 3, 2], 64) == 3
+
+
+def test_projections_follow_from_the_costs(scaling):
+    cost = {"from s2": 0.9, "everywhere": 1.8, "read": 2e-3, "train": 1e-4, "peak": 1.0}
+    half, whole, saes, seeds = scaling.projected(cost, start=10.0, slower=1.2, layers=12)
+    assert half["tasks"] == whole["tasks"] == 1250 and whole["longest task"] == "14 s"
+    one = 10 + 1.2 * 625 * 8 * 1.8  # two workers, so half of the tasks each
+    assert whole["1 machine"] == scaling.hours(one) == "3 h"
+    assert half["64 machines"] == scaling.hours(10 + 1.2 * 10 * 8 * 0.9) == "1.6 min"
+    last = 10_000_000 * (2e-3 + 1e-4)
+    assert saes["8 machines"] == saes["64 machines"] == scaling.hours(10 + 1.2 * last) == "7 h"
+    assert seeds["tasks"] == 120 and seeds["64 machines"] == saes["8 machines"]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
+from other_models import PLAIN
 
 from mi_helpers import steering
+from mi_helpers.sites import read
 
 LAYER = 1
+KEY = ("mlp_post", LAYER)
 
 
 @pytest.fixture
@@ -32,7 +36,7 @@ def logits(model, tokens):
 
 
 def test_an_edit_maps_the_key_to_the_new_value_and_is_undone(tiny_model, tokens):
-    keys = steering.mlp_keys(tiny_model, tokens, LAYER)
+    keys = read(tiny_model, tokens, [KEY])[KEY]
     covariance = steering.key_covariance(tiny_model, tokens, [LAYER])[LAYER]
     key, change = keys[0, -1], torch.randn(32, generator=torch.Generator().manual_seed(3))
     left = steering.rome_key(covariance, key)
@@ -64,11 +68,22 @@ def test_an_edit_disturbs_usual_keys_less_than_the_plain_one(keys):
 
 
 def test_the_covariance_leaves_out_bos_and_does_not_depend_on_the_batch(tiny_model, tokens):
-    seen = steering.mlp_keys(tiny_model, tokens, LAYER)[:, 1:].flatten(0, 1)
-    found = steering.key_covariance(tiny_model, tokens, [0, LAYER], batch=2)
-    assert list(found) == [0, LAYER]
-    assert torch.allclose(found[LAYER], seen.T @ seen / len(seen), atol=1e-6)
-    assert not torch.allclose(found[0], found[LAYER], atol=1e-6)
+    tokens = tokens.clone()
+    for start in (True, False):
+        tokens[:, 0] = tiny_model.tokenizer.bos_token_id if start else 7
+        seen = read(tiny_model, tokens, [KEY])[KEY][:, int(start) :].flatten(0, 1)
+        found = steering.key_covariance(tiny_model, tokens, [0, LAYER], batch=2)
+        assert list(found) == [0, LAYER]
+        assert torch.allclose(found[LAYER], seen.T @ seen / len(seen), atol=1e-6)
+        assert not torch.allclose(found[0], found[LAYER], atol=1e-6)
+
+
+def test_the_covariance_of_padded_texts_is_refused(tiny_model):
+    padded = tiny_model.to_tokens(["one two", "The cat sat on the mat"])
+    with pytest.raises(ValueError, match="padded on the right"):
+        steering.key_covariance(tiny_model, padded, [0])
+    with pytest.raises(ValueError, match="nothing but start tokens"):
+        steering.key_covariance(tiny_model, padded[:, :1], [0])
 
 
 def test_an_edit_is_undone_after_an_error_too(tiny_model):
@@ -161,3 +176,41 @@ def test_the_value_needs_prompts_and_a_position_in_each(tiny_model, tokens):
     ):
         with pytest.raises(ValueError, match=message):
             steering.find_value(tiny_model, given, positions, ANSWER, 0)
+
+
+@pytest.mark.parametrize("answer", [[5, 6], -1, 451, True, 5.0, "5", torch.tensor([5, 6])])
+def test_the_answer_must_be_one_token(tiny_model, tokens, answer):
+    with pytest.raises(ValueError, match="answer must be the id of one token"):
+        steering.find_value(tiny_model, [tokens[0]], [3], answer, 0, **STEPS)
+
+
+def test_any_whole_number_will_do_as_an_answer(tiny_model, tokens):
+    want = steering.find_value(tiny_model, [tokens[0]], [3], 17, 0, **STEPS)
+    for answer in (np.int64(17), torch.tensor(17)):
+        found = steering.find_value(tiny_model, [tokens[0]], [3], answer, 0, **STEPS)
+        assert torch.equal(found, want)
+
+
+# ---- other architectures
+
+
+@pytest.mark.parametrize("kind", PLAIN)
+def test_an_edit_of_another_model_maps_the_key_to_the_new_value(other, kind):
+    model, _ = other(kind)
+    tokens = torch.randint(1, 451, (2, 6), generator=torch.Generator().manual_seed(0))
+    places = [("mlp_post", 1), ("mlp_out", 1)]
+    before = read(model, tokens, places)
+    key, value = (before[place][0, 3] for place in places)
+    new = value + torch.randn(32, generator=torch.Generator().manual_seed(1))
+    covariance = steering.key_covariance(model, tokens, [1])[1]
+    with steering.rank_one(model, 1, steering.rome_key(covariance, key), new - value):
+        after = read(model, tokens, places)["mlp_out", 1]
+    torch.testing.assert_close(after[0, 3], new, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(read(model, tokens, places)["mlp_out", 1], before["mlp_out", 1])
+
+
+def test_weights_behind_another_norm_are_not_edited(other):
+    model, _ = other("gemma2")
+    with pytest.raises(ValueError, match="normalises what heads and MLPs write"):
+        with steering.rank_one(model, 1, torch.ones(64), torch.ones(32)):
+            pytest.fail("the block was entered")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import sys
+from collections import namedtuple
 from html.parser import HTMLParser
 from types import SimpleNamespace
 
@@ -20,7 +22,15 @@ from hypothesis import strategies as st
 from mi_helpers import figures
 from mi_helpers.figures import style
 from mi_helpers.figures.html import Html
-from mi_helpers.figures.rendering import PLOTLY, WIDGET, make_static, use_renderer
+from mi_helpers.figures.rendering import (
+    EXTENSION,
+    PLOTLY,
+    WIDGET,
+    figure_html,
+    lab_lacks_plotly,
+    make_static,
+    use_renderer,
+)
 
 TOKENS = ["<|endoftext|>", "When", " Mary", " and", " John", ",", " John", "\n"]
 LOADS = re.compile(
@@ -46,7 +56,7 @@ FIGURES = {
     "facets": lambda: figures.heatmap([MATRIX] * 3, facets=["a", "b", "c"], x=TOKENS, **SAY),
     "token_table": lambda: figures.token_table([TOKENS] * 8, abs(MATRIX), x=TOKENS, **SAY),
     "lines": lambda: figures.lines(ROWS, x=TOKENS, bands={"a": (MATRIX[2], MATRIX[3])}, **SAY),
-    "bars": lambda: figures.bars(MATRIX[0], TOKENS, errors=abs(MATRIX[1]), **SAY),
+    "bars": lambda: figures.bars(MATRIX[0], TOKENS, **SAY),
     "groups": lambda: figures.bars(ROWS, TOKENS, horizontal=True, **SAY),
     "scatter": lambda: figures.scatter(
         *MATRIX[:2], xlabel="x", ylabel="y", labels=list("abcdefgh"), named=["c"], identity=True,
@@ -75,6 +85,71 @@ def test_every_figure_is_titled_in_the_suites_style_and_drawn_alike_twice(draw) 
     assert (fig.layout.width is None) == fig.layout.autosize
     assert "sendChartToCloud" in fig.layout.template.layout.modebar.remove
     assert draw().to_json() == fig.to_json()
+
+
+def words(view: object) -> str:
+    """What a figure says and draws, as one text."""
+    if isinstance(view, go.Figure):
+        return str(view.to_json())
+    return view.to_html(script=False) if hasattr(view, "to_html") else str(view)
+
+
+Mark = namedtuple("Mark", "kind layer position unit value")
+FEATURES = SimpleNamespace(
+    nodes=(Mark("token", -1, 0, 0, 1), Mark("feature", 0, 0, 0, 1), Mark("logit", 1, 0, 0, 1)),
+    tokens=("a",), weights=np.eye(3, k=-1), predicted=("b",),
+)  # fmt: skip
+REPORT = SimpleNamespace(
+    unit=3, frequency=0.1, peak=2.0, active=torch.tensor([0.5, 2.0]), promoted=[], suppressed=[],
+    labels=[], nearest=[],
+    examples=[SimpleNamespace(group="strongest", str_tokens=["a"], values=torch.tensor([2.0]))],
+)  # fmt: skip
+LABELLED = {
+    "attention": lambda by, **say: by.attention(pattern(1), TOKENS, **say),
+    "attribution": lambda by, **say: by.attribution(FEATURES, **say),
+    "bars": lambda by, **say: by.bars([1.0], ["a"], **say),
+    "graph": lambda by, **say: by.graph(EDGES, **say),
+    "heatmap": lambda by, **say: by.heatmap(MATRIX, **say),
+    "histogram": lambda by, **say: by.histogram(MATRIX, xlabel="x", **say),
+    "lines": lambda by, **say: by.lines(ROWS, **say),
+    "scatter": lambda by, **say: by.scatter(*MATRIX[:2], xlabel="x", ylabel="y", **say),
+    "table": lambda by, **say: by.table([ROW], **say),
+    "token_table": lambda by, **say: by.token_table([TOKENS] * 8, abs(MATRIX), **say),
+    "tokens_coloured": lambda by, **say: by.tokens_coloured(["a"], [1.0], **say),
+    "unit_dashboard": lambda by, **say: by.unit_dashboard(REPORT, **say),
+    "vectors": lambda by, **say: by.vectors([[1.0, 0.0]], **say),
+}
+
+
+@pytest.mark.parametrize("draw", LABELLED.values(), ids=LABELLED)
+def test_a_labelled_figure_carries_its_label_unless_told_otherwise(draw) -> None:
+    by, other = figures.labelled("pocket"), figures.labelled("gpt2")
+    assert "pocket" in words(draw(by, title="t")) and "gpt2" in words(draw(other, title="t"))
+    assert words(draw(by, title="t")) == words(draw(figures, title="t", subtitle="pocket"))
+    for told in (None, "a toy"):
+        assert words(draw(by, title="t", subtitle=told)) == words(
+            draw(figures, title="t", subtitle=told)
+        )
+    assert "pocket" not in words(draw(figures, title="t")), "a label has leaked"
+
+
+def test_labelled_offers_every_function_with_its_docstring_and_signature() -> None:
+    by = figures.labelled("pocket")
+    functions = {name for name in figures.__all__ if inspect.isfunction(getattr(figures, name))}
+    assert {name for name in dir(by) if not name.startswith("_")} == functions - {"labelled"} | {
+        "subtitle"
+    }
+    taking = set()
+    for name in functions - {"labelled"}:
+        plain, bound = inspect.signature(getattr(figures, name)), getattr(by, name)
+        assert list(inspect.signature(bound).parameters) == list(plain.parameters)
+        assert bound.__doc__ == getattr(figures, name).__doc__ and bound.__name__ == name
+        if "subtitle" in plain.parameters:
+            taking.add(name)
+            assert inspect.signature(bound).parameters["subtitle"].default == "pocket"
+    assert taking == set(LABELLED)
+    with pytest.raises(ValueError, match="subtitle is empty"):
+        figures.labelled(" ")
 
 
 @pytest.mark.parametrize("draw", (FIGURES | PAGES).values(), ids=FIGURES | PAGES)
@@ -155,15 +230,44 @@ def test_cell_text_is_formatted_shortened_and_whole_on_hover() -> None:
     assert "%{customdata}" in fig.data[0].hovertemplate
 
 
-def test_labels_thin_out_beyond_forty() -> None:
-    assert len(style.ticks([str(i) for i in range(40)], 40)["tickvals"]) == 40
+def test_every_row_has_its_label_and_columns_thin_out_only_where_they_would_touch() -> None:
+    names = [f"L{i}" for i in range(144)]
+    axis = figures.heatmap(np.ones((144, 2)), title="t", y=names).layout
+    assert list(axis.yaxis.ticktext) == names
+    assert axis.height - axis.margin.t > 144 * 14, "no room for the labels of all rows"
+    axis = style.ticks([str(i) for i in range(50)], 50, room=600)
+    assert len(axis["tickvals"]) == 50 and axis["tickangle"] == -90
     axis = style.ticks([str(i) for i in range(128)], 128, room=600)
-    assert axis["tickvals"] == list(range(0, 128, 4)) and axis["ticktext"][1] == "4"
+    assert axis["tickvals"] == list(range(0, 128, 3)) and axis["ticktext"][1] == "3"
+
+
+def test_labels_that_are_cut_or_left_out_are_whole_on_hover() -> None:
+    cols, rows = (
+        [f"w{i}" for i in range(128)],
+        ["short", "a name far longer than its axis has room"],
+    )
+    cells = figures.heatmap(np.ones((2, 128)), title="t", x=cols, y=rows, xlabel="token").data[0]
+    assert cells.hovertext[1][77] == f" {rows[1]}<br>token w77"
+    assert "%{hovertext}" in cells.hovertemplate
+    short = figures.heatmap(np.ones((2, 2)), title="t", x=["a", "b"], y=["c", "d"]).data[0]
+    assert short.hovertext is None and "%{x}" in short.hovertemplate
+    (line,) = figures.lines({"a": np.ones(128)}, title="t", x=cols).data
+    (bar,) = figures.bars([1.0, 2.0], rows, title="t").data
+    assert list(line.customdata) == cols and list(bar.customdata) == rows
+    assert "%{customdata}" in line.hovertemplate and "%{customdata}" in bar.hovertemplate
+
+
+def test_long_labels_of_horizontal_bars_break_into_two_lines() -> None:
+    rows = ["a short one", "a name that is far longer than", "one that never ends " * 5]
+    shown = figures.bars([1.0, 2.0, 3.0], rows, title="t", horizontal=True).layout.yaxis.ticktext
+    assert shown[0] == rows[0] and shown[1].replace("<br>", " ") == rows[1] and "<br>" in shown[1]
+    assert shown[2].count("<br>") == 1 and shown[2].endswith("\u2026")
 
 
 def test_labels_turn_when_they_would_touch() -> None:
-    angle = {n: style.ticks([" something"] * n, n, room=600)["tickangle"] for n in (4, 15, 30)}
-    assert angle == {4: 0, 15: -45, 30: -90}
+    axis = {n: style.ticks([" something"] * n, n, room=600) for n in (4, 15, 30)}
+    assert {n: axis[n].get("tickangle") for n in axis} == {4: None, 15: -45, 30: -90}
+    assert axis[4]["autotickangles"][0] == 0 and axis[4]["automargin"]  # level, while there is room
 
 
 def test_long_titles_wrap_and_push_the_plot_down() -> None:
@@ -215,8 +319,10 @@ def test_values_that_are_not_finite_are_named_with_their_place(bad: float) -> No
         (lambda: figures.lines({}, title="t"), "series is empty"),
         (lambda: figures.lines({"a": [1, 2], "b": [1]}, title="t"), r"2 points each.*'b': 1"),
         (lambda: figures.lines({"a": [1]}, title="t", bands={"c": ([0], [1])}), r"\['c'\]"),
+        (lambda: figures.lines({"a": [1]}, title="t", controls={"a": "c"}), r"\['c'\]"),
+        (lambda: figures.lines({"a": [1]}, title="t", controls={"a": "a"}), "beside a control"),
         (lambda: figures.bars([1, 2], ["a"], title="t"), "labels has 1 labels for 2"),
-        (lambda: figures.bars([1, 2], ["a", "b"], errors=[1], title="t"), "2 points each"),
+        (lambda: figures.bars({"a": [1], "b": [1, 2]}, ["a"], title="t"), "1 points each"),
         (lambda: figures.histogram([], title="t", xlabel="x"), "empty"),
         (lambda: figures.histogram([1], title="t", xlabel="x", bins=0), "bins must be"),
         (lambda: figures.graph([], title="t"), "edges is empty"),
@@ -236,10 +342,9 @@ def test_bad_input_is_refused_by_name(call, message: str) -> None:
 
 
 def test_bars_are_blue_above_zero_and_red_below() -> None:
-    fig = figures.bars([1.0, -1.0, 0.0], ["a", "b", "a"], title="t", errors=[0.1, 0.2, 0.3])
+    fig = figures.bars([1.0, -1.0, 0.0], ["a", "b", "a"], title="t")
     assert fig.data[0].marker.color == (style.POSITIVE, style.NEGATIVE, style.POSITIVE)
     assert list(fig.data[0].x) == [0, 1, 2] and list(fig.layout.xaxis.ticktext) == ["a", "b", "a"]
-    assert list(fig.data[0].error_y.array) == [0.1, 0.2, 0.3]
 
 
 def test_scatter_reports_the_correlation_it_shows() -> None:
@@ -263,6 +368,42 @@ def test_names_of_near_points_stay_apart_and_those_of_far_points_stay_near() -> 
     fig = figures.scatter(x, y, title="t", xlabel="a", ylabel="b", labels=names, named=names)
     shifts = [note.yshift for note in fig.layout.annotations]
     assert len(set(shifts[:3])) == 3 and shifts[0] == shifts[3] == shifts[4] == 13
+
+
+def test_names_stay_apart_on_a_telephone_too() -> None:
+    x, y, names = (
+        np.array([0, 0.5, 0.7, 1]),
+        np.array([0, 0.5, 0.5, 1]),
+        ["a", "L17H4", "L20H0", "b"],
+    )
+    fig = figures.scatter(x, y, title="t", xlabel="a", ylabel="b", labels=names, named=names)
+    first, second = (note.yshift for note in fig.layout.annotations[1:3])
+    assert abs(first - second) > 15
+
+
+def test_a_control_has_the_colour_of_what_it_stands_beside_and_is_dashed() -> None:
+    names = ["A", "random A", "B", "random B"]
+    fig = figures.lines(
+        {name: [1, 2] for name in names}, title="t", controls={"random A": "A", "random B": "B"}
+    )
+    assert [trace.name for trace in fig.data] == names
+    colors, dashes = ([trace.line[what] for trace in fig.data] for what in ("color", "dash"))
+    assert colors[0] == colors[1] != colors[2] == colors[3]
+    assert dashes == ["solid", "dash"] * 2
+
+
+def test_long_titles_of_horizontal_axes_break_before_a_telephone_would_cut_them() -> None:
+    long = "share of activation on <changed> tokens of the texts"
+    for fig, most in (
+        (figures.lines({"a": [1, 2]}, title="t", xlabel=long), 40),
+        (figures.bars([1, 2], ["a", "b"], title="t", xlabel=long, horizontal=True), 26),
+    ):
+        parts = fig.layout.xaxis.title.text.split("<br>")
+        assert len(parts) > 1 and " ".join(parts) == style.plain(long)
+        assert all(len(part.replace("&lt;", "<").replace("&gt;", ">")) <= most for part in parts)
+    plain = figures.lines({"a": [1, 2]}, title="t", xlabel="layer")
+    assert plain.layout.xaxis.title.text == "layer"
+    assert figures.lines({"a": [1, 2]}, title="t", xlabel=long).layout.height > plain.layout.height
 
 
 def test_joined_points_are_joined_from_left_to_right() -> None:
@@ -319,32 +460,49 @@ class Texts(HTMLParser):
         self.text += data
 
 
+SCALE_SPANS = 12  # of the scale below coloured tokens: eleven colours in a frame
+
+
 @settings(deadline=None, max_examples=30)
 @given(st.lists(st.text(max_size=12), min_size=1, max_size=6))
 def test_coloured_tokens_show_any_text_as_text(tokens: list[str]) -> None:
     page = Texts(figures.tokens_coloured(tokens, [1.0] * len(tokens), title="t"))
     assert set(page.tags) <= {"figure", "figcaption", "div", "span", "wbr", "br"}
-    assert page.tags.count("span") == len(tokens)
-    assert page.text == "t" + "".join(style.visible(token) for token in tokens)
+    assert page.tags.count("span") == len(tokens) + SCALE_SPANS
+    assert page.text.startswith("t" + "".join(style.visible(token) for token in tokens))
 
 
 def test_coloured_tokens_show_blanks_and_centre_on_white() -> None:
     html = str(figures.tokens_coloured([" a", "\n", "\t", "  "], [0, 1, -1, 0.5], title="t"))
-    assert Texts(html).text == "t\u00b7a\u21b5\u21e5\u00b7\u00b7"
+    assert Texts(html).text.startswith("t\u00b7a\u21b5\u21e5\u00b7\u00b7")
     assert re.findall("background-color:(#\\w+)", html)[:3] == ["#ffffff", "#174a86", "#8f1023"]
 
 
 def test_coloured_texts_share_one_scale() -> None:
     html = str(figures.tokens_coloured([["a"], ["b"]], [[1.0], [4.0]], title="t", rows=["x", "y"]))
-    assert len(set(re.findall("background-color:(#\\w+)", html))) == 2
-    assert Texts(html).text == "txayb"
+    assert len(set(re.findall("background-color:(#\\w+)", html)[:2])) == 2
+    assert Texts(html).text.startswith("txayb")
+
+
+def test_coloured_tokens_say_what_their_colours_mean() -> None:
+    say = dict(title="t", unit="nats")
+    for center, ends, colors in (
+        (0.0, "-4.00 \xa0.* 4.00 nats \\(white: 0\\)", ("#8f1023", "#ffffff", "#174a86")),
+        (None, "0 \xa0.* 4.00 nats$", ("#ffffff", "#6baed6", "#083573")),
+        (2.0, "0 \xa0.* 4.00 nats \\(white: 2.00\\)", ("#8f1023", "#ffffff", "#174a86")),
+    ):
+        html = str(figures.tokens_coloured(["a", "b"], [1.0, 4.0], center=center, **say))
+        assert re.search(ends, Texts(html).text)
+        drawn = re.findall("background-color:(#\\w+)", html)[2:]
+        assert (drawn[0], drawn[5], drawn[-1]) == colors
+        assert "opacity" not in html.rsplit("<div", 1)[1], "the scale has the colours of the tokens"
 
 
 def test_tables_escape_cells_and_align_numbers() -> None:
     rows = [dict(name="<script>x</script>", n=3, score=0.123456), dict(name="b", n=4)]
     page = str(figures.table(rows, title="A <b> title"))
     assert "script" not in Texts(page).tags and "b" not in Texts(page).tags
-    assert 'scope="col"' in page and "<caption" in page
+    assert 'scope="col"' in page and 'aria-label="A &lt;b&gt; title"' in page
     assert re.search(r"text-align:right[^>]*>3<", page) and "0.123<" in page
     assert re.search(r"text-align:left[^>]*>b<", page)
 
@@ -354,6 +512,19 @@ def test_tables_write_numbers_without_needless_exponents() -> None:
     cells = re.findall(r"<td[^>]*>([^<]*)<", str(figures.table({"v": values})))
     assert cells == ["0.500", "12346", "0.00123", "2.00e-09", "0", "3.00e+07", "1.50", "2.00",
                      "\u2013"]  # fmt: skip
+
+
+def test_a_tables_title_does_not_scroll_away_with_it() -> None:
+    for search in (False, True):
+        page = str(figures.table([dict(a=1)], title="A finding", search=search, subtitle="pocket"))
+        assert page.index(">A finding<") < page.index("pocket") < page.index("overflow-x:auto")
+    assert "figcaption" not in str(figures.table([dict(a=1)]))
+
+
+def test_columns_of_whole_numbers_have_no_decimals() -> None:
+    rows = [dict(layer=0.0, share=1.0, huge=2e6), dict(layer=torch.tensor(3.0), share=0.5, huge=1)]
+    cells = re.findall(r"<td[^>]*>([^<]*)<", str(figures.table(rows)))
+    assert cells == ["0", "1.00", "2.00e+06", "3", "0.500", "1"]
 
 
 def test_tables_take_frames_and_columns_alike() -> None:
@@ -469,11 +640,16 @@ def test_explore_fills_its_live_view_without_capturing(kind: str, monkeypatch) -
     shown: list = []
     monkeypatch.setattr(pio.renderers, "default", "plotly_mimetype")
     monkeypatch.setattr(ipywidgets.Output, "__enter__", captured)
-    monkeypatch.setattr("IPython.display.display", shown.append)
+    monkeypatch.setattr("IPython.display.display", lambda view, raw=False: shown.append(view))
+    made: list = []
+    monkeypatch.setattr(
+        ipywidgets, "VBox", lambda children: made.append(children) or ipywidgets.HBox(children)
+    )
     view = figures.explore(draw, layer=[3, 4])
     view._ipython_display_()
-    (out,) = [child for child in shown[0].children if isinstance(child, ipywidgets.Output)]
-    assert shown[1] is view.twin and len(shown) == 3
+    (out,) = [child for child in made[0] if isinstance(child, ipywidgets.Output)]
+    assert len(shown) == 3 and "layer = 3" in str(shown[1]) and shown[2] is view.twin
+    assert WIDGET in shown[0] and "VBox" not in shown[0]["text/plain"]
     (output,) = out.outputs
     mime = "application/vnd.plotly.v1+json" if kind == "plotly" else "text/html"
     assert output["output_type"] == "display_data" and mime in output["data"]
@@ -508,6 +684,83 @@ def test_explore_refuses_what_it_cannot_offer() -> None:
         figures.explore(lambda v: v, v=[])
 
 
+def test_explore_ahead_computes_every_choice_once_and_on_one_scale() -> None:
+    calls = []
+
+    def draw(size: float, flip: bool) -> go.Figure:
+        calls.append((size, flip))
+        return figures.heatmap([[size, -size * flip]], title=f"{size} {flip}")
+
+    view = figures.explore(draw, ahead=True, start={"size": 4.0}, size=[0.01, 4.0], flip=False)
+    assert sorted(calls) == [(0.01, False), (0.01, True), (4.0, False), (4.0, True)]
+    assert view.twin.layout.title.text == "4.0 False"
+    drawn = list(view._known.values())
+    assert {fig.layout.title.text for fig in drawn} == {f"{s} {f}" for s, f in calls}
+    assert {(f.layout.coloraxis.cmin, f.layout.coloraxis.cmax) for f in drawn} == {(-4.0, 4.0)}
+    view.controls["size"].value = 0.01
+    assert view._known[view._place()].layout.title.text == "0.01 False"
+
+
+def test_explore_ahead_refuses_what_it_cannot_list_or_would_wait_long_for() -> None:
+    calls: list = []
+    with pytest.raises(ValueError, match="text is free"):
+        figures.explore(calls.append, ahead=True, text="hello")
+    with pytest.raises(ValueError, match="144 views to compute ahead, more than 100"):
+        figures.explore(
+            lambda a, b: calls.append(a), ahead=True, a=list(range(12)), b=list(range(12))
+        )
+    assert calls == [], "refused before anything was computed"
+
+
+def test_one_scale_keeps_centres_labels_and_ranges_of_their_own() -> None:
+    seq = [figures.heatmap([[v]], title="t", center=None) for v in (0.1, 0.8)]
+    style.same_scale(seq)
+    assert {(f.layout.coloraxis.cmin, f.layout.coloraxis.cmax) for f in seq} == {(0.0, 0.8)}
+    apart = [figures.heatmap([[v, 9.0]], title="t", center=v) for v in (1.0, 5.0)]
+    style.same_scale(apart)
+    assert [f.layout.coloraxis.cmax for f in apart] == [9.0, 9.0]
+    assert [f.layout.coloraxis.cmin for f in apart] == [-7.0, 1.0], "white stays the centre"
+    bars = [figures.bars([v, 0.1], ["a", "b"], title="t") for v in (1.0, -3.0)]
+    style.same_scale(bars)
+    (low, high), other = (f.layout.yaxis.range for f in bars)
+    assert (low, high) == other and low < -3 and high > 1
+    assert list(bars[0].layout.xaxis.ticktext) == ["a", "b"] and bars[0].layout.xaxis.range is None
+    positive = [figures.bars([v], ["a"], title="t", horizontal=True) for v in (1.0, 3.0)]
+    style.same_scale(positive)
+    assert positive[0].layout.xaxis.range[0] == 0.0, "bars stand on zero"
+
+
+def test_bars_end_at_the_limit_that_was_given() -> None:
+    assert figures.bars([0.1], ["a"], title="t", limit=1).layout.yaxis.range == (0, 1)
+    fig = figures.bars([0.1, -0.2], ["a", "b"], title="t", limit=1, horizontal=True)
+    assert fig.layout.xaxis.range == (-1, 1)
+    with pytest.raises(ValueError, match="limit must be positive, not 0"):
+        figures.bars([0.1], ["a"], title="t", limit=0)
+
+
+def test_equal_points_become_one_larger_point_that_says_how_many() -> None:
+    x, names = [0.0, 1.0, 0.0, 0.0], list("abcd")
+    (drawn,) = figures.scatter(x, x, title="t", xlabel="x", ylabel="y", labels=names).data
+    assert list(drawn.x) == [0.0, 1.0]
+    assert list(drawn.customdata) == ["3 points: a, c, d", "b"]
+    assert drawn.marker.size[0] > drawn.marker.size[1] == 8
+    apart = figures.scatter(x, x, title="t", xlabel="x", ylabel="y", groups=list("stut")).data
+    assert sum(len(trace.x) for trace in apart) == 4, "points of other groups stay apart"
+    assert len({trace.marker.symbol for trace in apart}) == 3
+    many = figures.scatter(range(99), range(99), title="t", xlabel="x", ylabel="y").data[0]
+    assert many.marker.opacity < drawn.marker.opacity < 1
+
+
+def test_a_legend_stands_below_the_plot_and_makes_the_figure_taller() -> None:
+    heights = {
+        n: figures.lines({f"a long name {i}": [1.0, 2.0] for i in range(n)}, title="t").layout
+        for n in (1, 2, 14)
+    }
+    assert heights[1].height < heights[2].height < heights[14].height
+    legend = heights[2].template.layout.legend
+    assert (legend.orientation, legend.yref, legend.y) == ("h", "container", 0)
+
+
 def test_explore_raises_an_error_of_its_first_choice() -> None:
     with pytest.raises(ZeroDivisionError):
         figures.explore(lambda v: 1 / v, v=[0, 1])
@@ -530,6 +783,64 @@ def test_static_notebooks_carry_plotly_once_no_widgets_and_all_else() -> None:
     assert not LOADS.search(second)
 
 
+def test_a_figure_as_html_has_its_title_as_text_and_scrolls_before_it_is_squeezed() -> None:
+    cells = figures.heatmap(np.ones((2, 15)), title="A <b> finding", x=list("abcdefghijklmno"),
+                            text=".1f", subtitle="pocket")  # fmt: skip
+    stored = json.loads(cells.to_json())
+    source = figure_html(stored, script=False)
+    assert "A &lt;b&gt; finding" in source and "pocket" in source
+    assert source.count("finding") == 1, "the title is not drawn a second time"
+    low, high = re.search(r"min-width:(\d+)px;max-width:(\w+)", source).groups()
+    assert int(low) > 15 * 30 and high in ("none", f"{cells.layout.width}px")
+    heading = stored["layout"]["meta"]["heading"]
+    assert f"height:{cells.layout.height - heading}px" in source
+    assert stored == json.loads(cells.to_json()), "the figure itself is left as it was"
+    foreign = go.Figure(go.Bar(y=[1]), dict(title="Not ours"))
+    assert "Not ours" in figure_html(json.loads(foreign.to_json()), script=False)
+
+
+@pytest.mark.parametrize("place", ["own", "shared", None])
+def test_figures_bring_html_along_only_for_a_lab_without_the_extension(
+    place: str | None, tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import psutil
+
+    lab, shared = tmp_path / "env" / "share" / "jupyter", tmp_path / "shared"
+    (lab / "lab").mkdir(parents=True)
+    if place:
+        ({"own": lab, "shared": shared}[place] / EXTENSION).mkdir(parents=True)
+    server = [str(tmp_path / "env" / "bin" / "python"), "-m", "jupyterlab"]
+    monkeypatch.setattr(psutil, "Process", lambda pid: SimpleNamespace(cmdline=lambda: server))
+    monkeypatch.setattr("jupyter_core.paths.jupyter_path", lambda: [str(shared)])
+    monkeypatch.setattr(pio.renderers, "default", "plotly_mimetype")
+    monkeypatch.delenv("PLOTLY_RENDERER", raising=False)
+    assert use_renderer() == ("plotly_mimetype" if place else "mi_both")
+    server[0] = "python"
+    assert not lab_lacks_plotly(), "a name alone does not say which environment"
+    server[0] = str(tmp_path / "elsewhere" / "bin" / "python")
+    assert not lab_lacks_plotly(), "what has no JupyterLab cannot lack an extension of it"
+    server.clear()
+    assert not lab_lacks_plotly()
+    for classic in (["-m", "nbclassic"], [str(tmp_path / "bin" / "jupyter-nbclassic")]):
+        server[:] = [str(tmp_path / "env" / "bin" / "python"), *classic, "--no-browser"]
+        assert lab_lacks_plotly(), "whatever JupyterLab's extensions are there"
+
+
+def test_the_renderer_for_both_writes_a_figure_in_both_forms_and_the_script_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    parent = {"header": {"msg_type": "execute_request", "msg_id": "1"}, "metadata": {"cellId": "A"}}
+    shell = SimpleNamespace(kernel=SimpleNamespace(get_parent=lambda: parent))
+    monkeypatch.setattr("IPython.get_ipython", lambda: shell)
+    monkeypatch.setattr(pio.renderers, "default", "plotly_mimetype")
+    use_renderer("mi_both")
+    fig = figures.bars([1.0], ["a"], title="Both")
+    first, second = (fig._repr_mimebundle_() for _ in range(2))
+    assert first[PLOTLY]["data"] == second[PLOTLY]["data"] == json.loads(fig.to_json())["data"]
+    assert len(first["text/html"]) > 1_000_000 > 30_000 > len(second["text/html"])
+    assert not LOADS.search(second["text/html"])
+
+
 @pytest.mark.parametrize(
     ("stated", "default", "expected"),
     [
@@ -548,3 +859,18 @@ def test_plotlys_own_choice_gives_way_only_in_plain_jupyter(
     if stated:
         monkeypatch.setenv("PLOTLY_RENDERER", stated)
     assert use_renderer() == pio.renderers.default == expected
+
+
+def test_panels_scroll_before_their_names_would_meet() -> None:
+    grid = np.arange(8.0).reshape(2, 2, 2)
+    short, long = (
+        figures.heatmap(grid, facets=[name, name], title="t", xlabel="x", ylabel="y").layout.meta
+        for name in ("a", "a name of thirty-two characters.")
+    )
+    assert long["narrowest"] - short["narrowest"] == 2 * (7 * 32 - 12 * 2)
+
+
+def test_tensors_within_lists_are_read_as_numbers() -> None:
+    """As those on a GPU, one with a gradient cannot be read by NumPy itself."""
+    one = torch.tensor([1.0, 2.0], requires_grad=True)
+    assert style.to_array([one, (one[0], 3.0)], "rows").tolist() == [[1, 2], [1, 3]]

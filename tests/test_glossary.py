@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from mi_helpers import reading
+from mi_helpers.suite import library as reading
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted((ROOT / "notebooks" / "src").glob("*.py"))
 PLANNED = {
+    "19_parameter_decomposition",
     "00_start_here",
     "01_residual_stream",
     "02_attention_heads",
@@ -27,6 +28,15 @@ PLANNED = {
     "11_reading_features",
     "12_steering",
     "13_behaviour_directions",
+    "14_universality",
+    "15_mlp_memories",
+    "16_tuned_lens",
+    "17_attribution_graphs",
+    "18_crosscoders",
+    "20_grokking",
+    "21_groups",
+    "23_known_circuits",
+    "22_solu",
 }
 REQUIRED = """
     mechanistic interpretability; feature; circuit; neuron; direction; decomposability;
@@ -38,7 +48,9 @@ REQUIRED = """
     direct logit attribution; residual stream; virtual weights; attention head; QK circuit;
     OV circuit; composition; induction head; name mover; sparse autoencoder; dictionary learning;
     feature splitting; crosscoder; transcoder; attribution graph; steering;
-    contrastive activation addition; refusal direction; grokking; phase change; microscope AI
+    contrastive activation addition; refusal direction; grokking; phase change; microscope AI;
+    progress measure; Fourier basis;
+    token; logit; softmax; nats; hook; IOI; ABBA/BABA; d_model; recovery; LayerNorm
 """
 
 

@@ -12,11 +12,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from other_models import MAKE, PLAIN
 
 from mi_helpers import heads
+from mi_helpers.heads.weights import embedded
+from mi_helpers.interventions import NothingHappened
 from mi_helpers.metrics import loss
+from mi_helpers.models.parts import bias
+from mi_helpers.patching import Mean, Zero, ablated
 from mi_helpers.prompts import repeated_tokens
+from mi_helpers.sites import norm_hooks, read
 
+EXACT = dict(atol=1e-4, rtol=1e-4)
 PAIR = (0, 1), (1, 2)
 
 
@@ -66,12 +73,6 @@ def test_targets_are_what_their_names_say(rows, kind):
                 assert mask[b, query, key] == want, (query, key)
 
 
-def test_offset_targets_are_one_diagonal():
-    mask = heads.offset_targets(torch.zeros(2, 6, dtype=torch.long), -4)
-    assert mask.shape == (2, 6, 6)
-    assert mask[1].nonzero().tolist() == [[4, 0], [5, 1]]
-
-
 def test_position_targets_are_one_pair_a_prompt():
     tokens, keys = torch.zeros(3, 6, dtype=torch.long), torch.tensor([0, 4, 2])
     mask = heads.position_targets(tokens, -1, keys)
@@ -87,20 +88,6 @@ def test_position_targets_are_one_pair_a_prompt():
 def test_impossible_positions_are_refused(query, key, message):
     with pytest.raises(ValueError, match=message):
         heads.position_targets(torch.zeros(2, 6, dtype=torch.long), query, key)
-
-
-def test_the_published_stripe_is_prefix_matching_and_one_query_more(tiny_model):
-    tokens = repeated_tokens(tiny_model, 2, 9, bos=False)
-    matching = heads.token_targets(tokens, "induction")
-    stripe = heads.offset_targets(tokens, 1 - 9)
-    assert (stripe & ~matching).nonzero().tolist() == [[0, 8, 0], [1, 8, 0]]
-    assert not (matching & ~stripe).any()
-
-
-@pytest.mark.parametrize("offset", [1, -6])
-def test_an_offset_outside_the_pattern_is_refused(offset):
-    with pytest.raises(ValueError, match=f"got {offset}"):
-        heads.offset_targets(torch.zeros(1, 6, dtype=torch.long), offset)
 
 
 def test_an_unknown_kind_is_refused_with_the_known_ones():
@@ -262,25 +249,24 @@ def test_singular_directions_are_those_of_the_whole_matrix(tiny_model, circuit):
 
 
 def test_copying_eigenvalues_are_those_of_the_whole_matrix(tiny_model):
-    with_vocabulary = heads.copying_eigenvalues(tiny_model)
-    without = heads.copying_eigenvalues(tiny_model, vocabulary=False)
+    table = heads.copying_eigenvalues(tiny_model)
     for layer, head in ((0, 0), (1, 2)):
         ov = heads.ov_circuit(tiny_model, (layer, head))[:-1]
-        for table, matrix in (
-            (with_vocabulary, tiny_model.W_E @ ov @ tiny_model.W_U),
-            (without, ov),
-        ):
-            values = torch.linalg.eigvals(matrix.double())
-            want = values.real.sum() / values.abs().sum()
-            assert table[layer, head].item() == pytest.approx(want.item(), abs=1e-4)
-    assert (with_vocabulary - without).abs().max() > 1e-2
+        values = torch.linalg.eigvals((tiny_model.W_E @ ov @ tiny_model.W_U).double())
+        want = values.real.sum() / values.abs().sum()
+        assert table[layer, head].item() == pytest.approx(want.item(), abs=1e-4)
+
+
+ORDINARY = [SimpleNamespace(attn=SimpleNamespace())]  # blocks of no special kind
 
 
 def bridge_of(W_E, W_V, W_O, W_U):
     """A stand-in with one layer of one head, made of given matrices."""
     factors = SimpleNamespace(A=W_V[None, None], B=W_O[None, None])
     config = SimpleNamespace(n_layers=1, n_heads=1, d_vocab=len(W_E), d_model=W_E.shape[1])
-    return SimpleNamespace(W_E=W_E, W_U=W_U, OV=factors, cfg=config)
+    return SimpleNamespace(
+        W_E=W_E, W_U=W_U, OV=factors, cfg=config, embed=lambda tokens: W_E[tokens], blocks=ORDINARY
+    )
 
 
 @pytest.mark.parametrize(("sign", "eigen", "percentile"), [(1.0, 1.0, 1.0), (-1.0, -1.0, 0.0)])
@@ -360,7 +346,7 @@ def test_a_head_that_does_not_exist_is_refused(tiny_model, tokens, bad):
         lambda: heads.singular_directions(tiny_model, bad),
         lambda: heads.ov_top_tokens(tiny_model, bad, tokens[0]),
         lambda: heads.virtual_head(tiny_model, tokens, bad, (1, 0)),
-        lambda: heads.ablate(tiny_model, [bad]).__enter__(),
+        lambda: ablated(tiny_model, [bad], Zero()).__enter__(),
     ]
     for call in calls:
         with pytest.raises(ValueError, match=name):
@@ -377,7 +363,6 @@ def test_other_bad_arguments_are_refused(tiny_model):
         (lambda: heads.copying_top_k(tiny_model, outside), "9999"),
         (lambda: heads.copying_top_k(tiny_model, inside, 0), "got 0"),
         (lambda: heads.ov_top_tokens(tiny_model, (0, 0), torch.zeros(0).long()), "list of token"),
-        (lambda: heads.composition_scores(tiny_model, "QX"), "'QX'"),
         (lambda: heads.composition_baseline(tiny_model, draws=0), "got 0"),
         (lambda: heads.positional_overlap(tiny_model, inside[None]), "one token"),
     ]:
@@ -395,8 +380,8 @@ def test_composition_scores_equal_a_loop_over_whole_matrices(tiny_model):
         for j in range(4):
             qk = heads.qk_circuit(tiny_model, (1, j))[:-1, :-1]
             ov = heads.ov_circuit(tiny_model, (1, j))[:-1]
-            for kind, read in (("Q", qk), ("K", qk.T), ("V", ov)):
-                want = (written @ read).norm() / (written.norm() * read.norm())
+            for kind, reads in (("Q", qk), ("K", qk.T), ("V", ov)):
+                want = (written @ reads).norm() / (written.norm() * reads.norm())
                 assert scores[kind][0, i, 1, j].item() == pytest.approx(want.item(), abs=1e-5)
     for table in scores.values():
         assert table[0, :, 0].abs().max() == 0 and table[1].abs().max() == 0
@@ -415,8 +400,10 @@ def bridge_with_layers(n_layers, n_heads, d_model, d_head, seed):
         a = torch.randn(n_layers, n_heads, d_model, d_head, generator=generator)
         return SimpleNamespace(A=a, B=torch.randn(*a.mT.shape, generator=generator))
 
-    config = SimpleNamespace(n_layers=n_layers, n_heads=n_heads, d_model=d_model)
-    return SimpleNamespace(OV=factors(), QK=factors(), cfg=config)
+    config = SimpleNamespace(
+        n_layers=n_layers, n_heads=n_heads, d_model=d_model, positional_embedding_type="standard"
+    )
+    return SimpleNamespace(OV=factors(), QK=factors(), cfg=config, blocks=ORDINARY)
 
 
 @given(
@@ -453,13 +440,13 @@ def test_aligned_heads_compose_fully_and_orthogonal_ones_not_at_all():
 
 def test_the_baseline_has_the_mean_square_that_chance_has_and_repeats():
     model = bridge_with_layers(4, 4, 24, 2, 1)
-    baseline = heads.composition_baseline(model, "KV", draws=6, seed=5)
+    baseline = heads.composition_baseline(model, draws=6, seed=5)
     for sample in baseline.values():
         assert len(sample) == 6 * 16 * 16
         assert sample.square().mean().item() == pytest.approx(1 / 24, rel=0.1)
         assert 0 < sample.std() < 0.2
-    again = heads.composition_baseline(model, "KV", draws=6, seed=5)
-    other = heads.composition_baseline(model, "KV", draws=6, seed=6)
+    again = heads.composition_baseline(model, draws=6, seed=5)
+    other = heads.composition_baseline(model, draws=6, seed=6)
     assert torch.equal(baseline["K"], again["K"]) and not torch.equal(baseline["K"], other["K"])
 
 
@@ -504,7 +491,7 @@ def test_heads_of_one_layer_form_no_virtual_head(tiny_model, tokens):
 def test_ablation_silences_these_heads_and_no_other(tiny_model, tokens):
     names = [f"blocks.{layer}.attn.hook_z" for layer in (0, 1)]
     before = run(tiny_model, tokens, *names)
-    with heads.ablate(tiny_model, [(0, 1), (0, 3)]) as firings:
+    with ablated(tiny_model, [(0, 1), (0, 3)], Zero()) as firings:
         after = run(tiny_model, tokens, *names)
     assert firings.count == 1
     assert after[names[0]][:, :, [1, 3]].abs().max() == 0
@@ -518,9 +505,9 @@ def test_mean_ablation_writes_the_mean_of_the_reference(tiny_model, tokens):
     name = "blocks.1.attn.hook_z"
     z = run(tiny_model, reference, name)[name][:, :, 2]
     mean = torch.stack([z[b, p] for b in range(z.shape[0]) for p in range(z.shape[1])]).mean(0)
-    with heads.ablate(tiny_model, [(1, 2)], reference=reference):
-        ablated = run(tiny_model, tokens, name)[name][:, :, 2]
-    assert torch.allclose(ablated, mean.expand_as(ablated), atol=1e-6) and mean.abs().max() > 1e-3
+    with ablated(tiny_model, [(1, 2)], Mean(reference, per_position=False)):
+        got = run(tiny_model, tokens, name)[name][:, :, 2]
+    assert torch.allclose(got, mean.expand_as(got), atol=1e-6) and mean.abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("reference", [False, True])
@@ -528,7 +515,8 @@ def test_ablation_at_some_positions_leaves_the_others(tiny_model, tokens, refere
     name, later = "blocks.0.attn.hook_z", "blocks.1.hook_resid_pre"
     before = run(tiny_model, tokens, name, later)
     other = repeated_tokens(tiny_model, 2, 5, seed=8) if reference else None
-    with heads.ablate(tiny_model, [(0, 1), (0, 3)], reference=other, positions=[4, -2]):
+    what = Mean(other, per_position=False) if reference else Zero()
+    with ablated(tiny_model, [(0, 1), (0, 3)], what, positions=[4, -2]):
         after = run(tiny_model, tokens, name, later)
     mean = run(tiny_model, other, name)[name].mean((0, 1)) if reference else torch.zeros(4, 8)
     place, last = [4, tokens.shape[1] - 2], tokens.shape[1] - 1
@@ -544,41 +532,44 @@ def test_ablation_at_some_positions_leaves_the_others(tiny_model, tokens, refere
 
 
 def test_ablation_at_positions_that_are_not_there_is_refused(tiny_model, tokens):
-    with pytest.raises(ValueError, match="no position to ablate at"):
-        heads.ablate(tiny_model, [(0, 0)], positions=[]).__enter__()
-    with pytest.raises(IndexError), heads.ablate(tiny_model, [(0, 0)], positions=[99]):
+    with pytest.raises(ValueError, match="positions are empty"):
+        ablated(tiny_model, [(0, 0)], Zero(), positions=[]).__enter__()
+    with (
+        pytest.raises(ValueError, match="99"),
+        ablated(tiny_model, [(0, 0)], Zero(), positions=[99]),
+    ):
         tiny_model(tokens)
 
 
 def test_zero_ablation_equals_cutting_the_head_off_its_output(tiny_model, tokens):
-    with heads.ablate(tiny_model, [(1, 2)]):
-        ablated = tiny_model(tokens)
+    with ablated(tiny_model, [(1, 2)], Zero()):
+        got = tiny_model(tokens)
 
     def cut(z, hook):
         return torch.cat([z[:, :, :2], torch.zeros_like(z[:, :, 2:3]), z[:, :, 3:]], dim=2)
 
     by_hand = tiny_model.run_with_hooks(tokens, fwd_hooks=[("blocks.1.attn.hook_z", cut)])
-    assert torch.equal(ablated, by_hand)
-    assert not torch.allclose(ablated, tiny_model(tokens), atol=1e-4)
+    assert torch.equal(got, by_hand)
+    assert not torch.allclose(got, tiny_model(tokens), atol=1e-4)
 
 
 def test_an_ablation_that_never_ran_is_an_error(tiny_model):
-    with pytest.raises(RuntimeError, match="L0H1, L1H2: the ablation never ran"):
-        with heads.ablate(tiny_model, list(PAIR)):
+    with pytest.raises(NothingHappened, match=r"blocks\.0\.attn\.hook_z, blocks\.1\.attn\.hook_z"):
+        with ablated(tiny_model, list(PAIR), Zero()):
             pass
 
 
 def test_an_error_inside_the_block_is_not_hidden(tiny_model, tokens):
     before = tiny_model(tokens)
     with pytest.raises(KeyError, match="mine"):
-        with heads.ablate(tiny_model, [(0, 0)]):
+        with ablated(tiny_model, [(0, 0)], Zero()):
             raise KeyError("mine")
     assert torch.equal(tiny_model(tokens), before)
 
 
 def test_ablating_nothing_is_refused(tiny_model):
     with pytest.raises(ValueError, match="no head to ablate"):
-        heads.ablate(tiny_model, []).__enter__()
+        ablated(tiny_model, [], Zero()).__enter__()
 
 
 # Ground truth: a model built by hand
@@ -679,9 +670,193 @@ def test_ablation_shows_the_circuit_that_was_built(built):
         return heads.attention_scores(built, tokens)["induction"][1, 1].item()
 
     clean, score = second_copy(), matching()
-    with heads.ablate(built, [(1, 1)], reference=other):
+    with ablated(built, [(1, 1)], Mean(other, per_position=False)):
         assert second_copy() > clean + 1
-    with heads.ablate(built, [(0, 2), (1, 2)], reference=other):
+    with ablated(built, [(0, 2), (1, 2)], Mean(other, per_position=False)):
         assert second_copy() == pytest.approx(clean, abs=1e-4)
-    with heads.ablate(built, [(0, 0)], reference=other):
+    with ablated(built, [(0, 0)], Mean(other, per_position=False)):
         assert matching() < score / 3 and second_copy() > clean + 1
+
+
+# Other architectures, against plain transformers
+
+
+def coordinates(model, stream):
+    """What plain transformers writes, as the bridge does: centred where the norm is LayerNorm."""
+    centred = model.cfg.normalization_type == "LN"
+    return stream - stream.mean(-1, keepdim=True) if centred else stream
+
+
+def attentions(hf, **inputs):
+    with torch.no_grad():
+        return torch.stack(hf(**inputs, output_attentions=True).attentions)
+
+
+@pytest.mark.parametrize("kind", MAKE)
+def test_the_pattern_is_the_softmax_over_all_distances(other, kind):
+    model, hf = other(kind)
+    tokens = torch.randint(1, 451, (2, 6), generator=torch.Generator().manual_seed(2))
+    want = attentions(hf, input_ids=tokens)
+    cap = getattr(hf.config, "attn_logit_softcapping", None)
+    for layer, head in every_head(model):
+        normal = norm_hooks(layer)[1]
+        x = heads.with_one(read(model, tokens, [normal])[normal])
+        scores = torch.full((2, 6, 6), -torch.inf)
+        for distance in range(6):
+            qk = heads.qk_circuit(model, (layer, head), distance=distance)
+            for query in range(distance, 6):
+                key = query - distance
+                scores[:, query, key] = ((x[:, query] @ qk) * x[:, key]).sum(-1)
+        scores = scores if cap is None else cap * (scores / cap).tanh()
+        torch.testing.assert_close(scores.softmax(-1), want[layer, :, head], **EXACT)
+        still = heads.qk_circuit(model, (layer, head), distance=0)
+        bare = torch.einsum("bqd,de,bke->bqk", x, still, x).tril()
+        assert not torch.allclose(bare.softmax(-1), want[layer, :, head], atol=1e-2)
+
+
+@pytest.mark.parametrize("kind", MAKE)
+def test_attention_scores_are_those_of_plain_transformers(other, kind):
+    model, hf = other(kind)
+    tokens = repeated_tokens(model, 3, 7)
+    want = attentions(hf, input_ids=tokens)
+    for name, scores in heads.attention_scores(model, tokens).items():
+        mask = heads.token_targets(tokens, name)
+        total = torch.einsum("lbhqk,bqk->lh", want, mask.float()) / mask.any(-1).sum()
+        torch.testing.assert_close(scores, total, **EXACT)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma", "gemma2"])
+def test_the_mean_embedding_is_as_large_as_the_model_makes_it(other, kind):
+    model, hf = other(kind)
+    tokens = torch.randint(1, 451, (2, 8), generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        mean = hf.get_input_embeddings()(torch.arange(451)).mean(0)
+    alone = attentions(hf, inputs_embeds=mean.expand(1, 8, -1))[:, 0]
+    shared = torch.minimum(attentions(hf, input_ids=tokens), alone[:, None]).sum(-1)[..., 1:]
+    found = heads.positional_overlap(model, tokens)
+    torch.testing.assert_close(found, shared.mean((1, 3)), **EXACT)
+
+
+@pytest.mark.parametrize("kind", PLAIN)
+def test_ov_circuits_write_what_the_attention_of_plain_transformers_writes(other, kind):
+    model, hf = other(kind)
+    tokens = torch.randint(1, 451, (2, 6), generator=torch.Generator().manual_seed(2))
+    stack = hf.gpt_neox.layers if kind == "neox" else hf.model.layers
+    for layer, block in enumerate(stack):
+        seen = []
+        attention = block.attention if kind == "neox" else block.self_attn
+        handle = attention.register_forward_hook(lambda m, i, out, seen=seen: seen.append(out[0]))
+        pattern = attentions(hf, input_ids=tokens)[layer]
+        handle.remove()
+        normal = norm_hooks(layer)[1]
+        x = heads.with_one(read(model, tokens, [normal])[normal])
+        written = sum(
+            pattern[:, head] @ (x @ heads.ov_circuit(model, (layer, head))) for head in range(4)
+        )
+        written = written + bias(model, layer, "b_O")
+        torch.testing.assert_close(written, coordinates(model, seen[0]), **EXACT)
+
+
+@pytest.mark.parametrize("kind", ["neox", "llama", "qwen2", "gemma"])
+def test_composition_and_singular_directions_take_the_distance(other, kind):
+    model, _ = other(kind)
+    tables = {d: heads.composition_scores(model, distance=d) for d in (0, 3)}
+    for distance, scores in tables.items():
+        for (i, j), (k, m) in (((0, 1), (1, 2)), ((1, 3), (2, 0))):
+            written = heads.ov_circuit(model, (i, j))[:-1]
+            qk = heads.qk_circuit(model, (k, m), distance=distance)[:-1, :-1]
+            ov = heads.ov_circuit(model, (k, m))[:-1]
+            for name, reads in (("Q", qk), ("K", qk.T), ("V", ov)):
+                want = (written @ reads).norm() / (written.norm() * reads.norm())
+                assert scores[name][i, j, k, m].item() == pytest.approx(want.item(), abs=1e-5)
+        qk = heads.qk_circuit(model, (1, 2), distance=distance)[:-1, :-1]
+        found = heads.singular_directions(model, (1, 2), "QK", distance=distance)
+        torch.testing.assert_close(found.first.T * found.strength @ found.second, qk, **EXACT)
+    assert (tables[0]["K"] - tables[3]["K"]).abs().max() > 1e-3
+    assert torch.equal(tables[0]["V"], tables[3]["V"])
+
+
+QK_USERS = {
+    "qk_circuit": lambda m, **o: heads.qk_circuit(m, (0, 1), **o),
+    "singular_directions": lambda m, **o: heads.singular_directions(m, (0, 1), "QK", **o),
+    "composition_scores": lambda m, **o: heads.composition_scores(m, **o),
+    "composition_baseline": lambda m, **o: heads.composition_baseline(m, **o),
+    "skip_trigrams": lambda m, **o: heads.skip_trigrams(m, (0, 1), torch.tensor([5]), **o),
+}
+
+
+@pytest.mark.parametrize("use", QK_USERS.values(), ids=QK_USERS)
+def test_a_rotary_model_has_no_product_without_a_distance(other, tiny_model, use):
+    model, _ = other("llama")
+    with pytest.raises(ValueError, match=r"one W_QK for each distance .* say which"):
+        use(model)
+    for bad in (-1, 1.5, True):
+        with pytest.raises(ValueError, match="0 or more, not"):
+            use(model, distance=bad)
+    use(model, distance=2)
+    use(tiny_model)
+    with pytest.raises(ValueError, match="leave distance out"):
+        use(tiny_model, distance=0)
+
+
+def test_kinds_of_positions_and_norms_that_are_not_taught_are_refused(other, monkeypatch):
+    model, _ = other("llama")
+    for name, value in (("positional_embedding_type", "alibi"), ("rotary_adjacent_pairs", True)):
+        with monkeypatch.context() as patch:
+            patch.setattr(model.cfg, name, value)
+            with pytest.raises(ValueError, match="not taught here"):
+                heads.qk_circuit(model, (0, 0), distance=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(model.blocks[0].attn, "q_norm", torch.nn.Identity(), raising=False)
+        with pytest.raises(ValueError, match="no product of weights"):
+            heads.qk_circuit(model, (0, 0), distance=1)
+
+
+OV_USERS = {
+    "ov_circuit": lambda m: heads.ov_circuit(m, (0, 1)),
+    "singular_directions": lambda m: heads.singular_directions(m, (0, 1)),
+    "composition_scores": lambda m: heads.composition_scores(m, distance=1),
+    "copying_eigenvalues": heads.copying_eigenvalues,
+    "copying_percentiles": lambda m: heads.copying_percentiles(m, torch.arange(5, 9)),
+    "copying_top_k": lambda m: heads.copying_top_k(m, torch.arange(5, 9)),
+    "virtual_head": lambda m: heads.virtual_head(m, torch.tensor([[5, 6]]), (0, 0), (1, 0)),
+    "isolated_path": lambda m: heads.isolated_path(m, torch.tensor([[5, 6]]), (0, 0), (1, 0)),
+}
+
+
+@pytest.mark.parametrize("use", OV_USERS.values(), ids=OV_USERS)
+def test_weights_do_not_say_what_arrives_behind_another_norm(other, use):
+    with pytest.raises(ValueError, match="normalises what heads and MLPs write"):
+        use(other("gemma2")[0])
+    use(other("llama")[0])
+
+
+@pytest.mark.parametrize("kind", PLAIN)
+def test_a_virtual_head_predicts_the_path_on_other_models(other, kind):
+    model, _ = other(kind)
+    tokens = torch.randint(1, 451, (2, 6), generator=torch.Generator().manual_seed(2))
+    for first, second in (((0, 1), (1, 3)), ((0, 3), (2, 0))):
+        found = heads.virtual_head(model, tokens, first, second).output
+        cut = heads.isolated_path(model, tokens, first, second)
+        torch.testing.assert_close(found, cut, **EXACT)
+        assert cut.abs().max() > 1e-2
+
+
+def test_copying_reads_the_embedding_as_it_stands_in_the_stream(other):
+    for kind in ("llama", "gemma", "neox"):
+        model, _ = other(kind)
+        tokens = torch.arange(20, 60)
+        stream = read(model, tokens[None], ["hook_embed", ("resid_post", 0), ("attn_out", 0)])
+        assert torch.equal(embedded(model, tokens, False), stream["hook_embed"][0])
+        block = model.blocks[0]
+        want = stream["hook_embed"] + block.mlp(block.ln2(stream["hook_embed"]))
+        torch.testing.assert_close(embedded(model, tokens, True), want[0], **EXACT)
+    gemma, _ = other("gemma")
+    assert not torch.allclose(embedded(gemma, tokens, False), gemma.W_E[tokens])
+
+
+def test_padded_texts_have_no_scores(tiny_model):
+    padded = tiny_model.to_tokens(["one two", "The cat sat on the mat"])
+    for score in (heads.attention_scores, heads.positional_overlap):
+        with pytest.raises(ValueError, match="padded on the right"):
+            score(tiny_model, padded)

@@ -15,11 +15,15 @@ import shutil
 import subprocess
 import sys
 import venv
+from dataclasses import replace
 from pathlib import Path
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from release import Release
+from sources import builder
 from wheels import build_wheel
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -51,13 +55,17 @@ def versions(python: Path) -> dict[str, str]:
     return {package["name"].lower(): package["version"] for package in listed}
 
 
+def setup_cell() -> str:
+    """The set-up cell of the first notebook as a release would write it."""
+    project = replace(builder.read_project(ROOT), release=Release("some", "where", "v0.0.0"))
+    source = builder.read_source(min((ROOT / "notebooks" / "src").glob("*.py")))
+    return builder.setup_cell(source, project, learner=False, short=False).source
+
+
 def setup_installs() -> list[list[str]]:
-    """The arguments of the set-up cell's two pip lines, from the first notebook."""
-    first = min((ROOT / "notebooks").glob("*.ipynb"))
-    cells = nbformat.read(first, as_version=4).cells
-    [setup] = [cell.source for cell in cells if "setup" in cell.metadata.get("tags", [])]
-    lines = re.findall(r"%pip install (.+)", setup)
-    assert len(lines) == 2 and 'if "google.colab" in sys.modules' in setup
+    """The arguments of the set-up cell's two pip lines."""
+    lines = re.findall(r"%pip install (.+)", setup_cell())
+    assert len(lines) == 2 and 'if "google.colab" in sys.modules' in setup_cell()
     return [shlex.split(line) for line in lines]
 
 
@@ -154,6 +162,29 @@ def test_ranges_can_be_resolved(python, resolution, tmp_path):
         ROOT / "pyproject.toml", "--output-file", resolved,
     )  # fmt: skip
     assert re.search(r"^transformer-lens==4\.", resolved.read_text(), re.M)
+
+
+@pytest.mark.slow
+def test_a_failed_installation_ends_the_set_up_cell_with_a_sentence(tmp_path):
+    """On Colab without a network: pip's own words, one sentence, no ModuleNotFoundError."""
+    pretend = """
+import importlib.util, sys, types
+sys.modules["google.colab"] = types.ModuleType("google.colab")
+importlib.util.find_spec = lambda name: None if name == "mi_helpers" else True
+get_ipython().register_magic_function(lambda line: print("ERROR: no network"), magic_name="pip")
+"""
+    sources = (pretend, setup_cell(), "print('went on')")
+    cells = [nbformat.v4.new_code_cell(text) for text in sources]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    with pytest.raises(CellExecutionError):
+        NotebookClient(notebook, timeout=120, startup_timeout=300).execute()
+    said = notebook.cells[1].outputs
+    assert [out.text for out in said if out.output_type == "stream"][0] == (
+        "ERROR: no network\nERROR: no network\n"
+    )
+    [error] = [out for out in said if out.output_type == "error"]
+    assert error.ename == "SystemExit" and error.evalue.startswith("The installation failed")
+    assert not notebook.cells[2].outputs
 
 
 # The set-up tool itself: no network, no package.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import math
 import os
@@ -12,10 +13,24 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbclient import NotebookClient
-from sources import DEMO, PATHS, REAL, ROOT, builder, count_faults, faults
+from release import Release
+from sources import (
+    DEMO,
+    PATHS,
+    REAL,
+    ROOT,
+    builder,
+    count_faults,
+    exercises,
+    faults,
+    main_path,
+    read_source,
+)
 
 DEMO_TEXT = (DEMO / "99_demo.py").read_text(encoding="utf-8")
-PROJECT = builder.Project("https://github.com/some/where", "1.2.3", "transformer-lens==4.3.0")
+PINS = "transformer-lens==4.3.0"
+PROJECT = builder.Project(Release("some", "where", "v1.2.3"), PINS, {"99_demo": "9 s and 1.5 GiB"})
+UNPUBLISHED = builder.Project(None, PINS, {})
 
 
 @pytest.fixture
@@ -100,6 +115,15 @@ def test_counts_are_required() -> None:
     assert found == ["1 claims, 8 wanted", "1 exercises, 4 wanted", "0 widgets, 1 wanted"]
 
 
+def test_the_main_path_ends_at_the_appendix_and_is_counted(tmp_path: Path) -> None:
+    many = "# %%\nx = 1\n\n" * 60
+    long = builder.read_source(rewritten(tmp_path, "# %%\nclaim(", many + "# %%\nclaim("))
+    assert count_faults(long)[-1] == f"{main_path(long)} code cells before the appendix, 60 allowed"
+    appended = "# %% [markdown]\n# ## Appendix A: more\n\n" + many + "# %%\nclaim.table()"
+    whole = builder.read_source(rewritten(tmp_path, "# %%\nclaim.table()", appended))
+    assert main_path(whole) < 10
+
+
 # ------------------------------------------------------------------------------------ the builder
 
 
@@ -107,8 +131,10 @@ def cells(notebook: nbformat.NotebookNode, tag: str) -> list[nbformat.NotebookNo
     return [cell for cell in notebook.cells if tag in cell.metadata.get("tags", [])]
 
 
-def built(learner: bool, path: Path = DEMO / "99_demo.py") -> nbformat.NotebookNode:
-    return builder.build(builder.read_source(path), PROJECT, learner)
+def built(
+    learner: bool, path: Path = DEMO / "99_demo.py", project: builder.Project = PROJECT
+) -> nbformat.NotebookNode:
+    return builder.build(builder.read_source(path), project, learner)
 
 
 def test_full_notebook_has_folded_solutions_and_no_stubs() -> None:
@@ -137,13 +163,34 @@ def test_generated_cells(learner: bool) -> None:
     folder = "notebooks/exercises" if learner else "notebooks"
     address = f"/github/some/where/blob/v1.2.3/{folder}/99_demo.ipynb)"
     assert title.source.startswith("# 99 · The logit difference\n")
-    assert f"https://colab.research.google.com{address}" in title.source
+    assert f"[open in Colab](https://colab.research.google.com{address}" in title.source
+    assert "About 5 minutes · runs in 9 s and 1.5 GiB on pocket · " in title.source
+    assert "![" not in title.source  # a picture from elsewhere is broken without a network
     assert first.source.startswith("**The question.**")
     assert setup.source.count("%pip install") == 2
     assert '--no-deps "mi-helpers @ git+https://github.com/some/where@v1.2.3"' in setup.source
-    assert 'claim = mi.Claims("99_demo", model)' in setup.source
+    assert 'claim = mi.Claims("99_demo", mi.model_id(model))' in setup.source
     lines = [li for li in setup.source.splitlines() if li.strip() and li.strip()[0] != "#"]
-    assert len(lines) <= 12
+    assert len(lines) <= 15
+
+
+def test_without_a_release_nothing_points_to_one() -> None:
+    for learner in (False, True):
+        title, _, setup, *_ = built(learner, project=UNPUBLISHED).cells
+        assert "olab" not in title.source + setup.source
+        assert "http" not in title.source and "pip" not in setup.source
+        assert "runs in" not in title.source  # and nothing is measured
+        assert setup.source.startswith("import torch")
+
+
+def test_a_draft_says_so_and_may_be_short(tmp_path: Path, monkeypatch) -> None:
+    path = rewritten(tmp_path, "# minutes: 5\n", "# minutes: 5\n# draft: true\n")
+    assert "\n\nDraft · About 5 minutes" in built(False, path).cells[0].source
+    monkeypatch.setattr("sources.claims_file", lambda path: DEMO / "99_demo.toml")
+    monkeypatch.setattr("sources.REAL", [path])
+    assert faults(path) == []
+    whole = rewritten(tmp_path, "# minutes: 5\n", "# minutes: 5\n# draft: false\n")
+    assert {fault[:5] for fault in faults(whole)} == {"count"}
 
 
 def test_setup_imports_only_what_is_used(tmp_path: Path) -> None:
@@ -242,6 +289,29 @@ def test_bad_source_is_refused(old: str, new: str, message: str, tmp_path: Path)
         builder.read_source(rewritten(tmp_path, old, new))
 
 
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_learners_notebook_ends_with_what_became_of_its_exercises(path: Path) -> None:
+    """Every exercise once, under its own heading, apart from the table of claims."""
+    full, learner = (built(kind, path) for kind in (False, True))
+    assert not [cell for cell in full.cells if "check.summary" in cell.source]
+    asked = [cell for cell in learner.cells if "check.summary" in cell.source]
+    checked = [
+        c["check"].source.split("(")[0].removeprefix("check.") for c in exercises(read_source(path))
+    ]
+    if not checked:
+        assert not asked
+        return
+    headings = ast.literal_eval(asked[0].source.removeprefix("check.summary"))
+    assert len(asked) == 1 and list(headings) == checked
+    shown = "\n".join(
+        re.sub("[`*]", "", c.source) for c in learner.cells if c.cell_type == "markdown"
+    )
+    for heading in headings.values():
+        assert f"# {heading}\n" in shown and heading.isascii(), heading
+    after = learner.cells[learner.cells.index(asked[0]) + 1 :]
+    assert after[-1].source == "claim.table()" and "nothing about the exercises" in after[0].source
+
+
 def test_readme_shows_the_demonstration() -> None:
     readme = (ROOT / builder.SOURCES / "README.md").read_text(encoding="utf-8")
     for name in ("99_demo.py", "99_demo.toml", "demo_checks/nb99.py"):
@@ -291,8 +361,8 @@ def assert_same(once: dict[str, tuple], twice: dict[str, tuple]) -> None:
 DEMO_SETUP = f"""
 import sys, torch
 sys.path.insert(0, {str(DEMO)!r})
-from mi_helpers.claims import Claims
-from mi_helpers.exercises import Check
+from mi_helpers.suite.claims import Claims
+from mi_helpers.suite.exercises import Check
 check, claim = Check("demo_checks"), Claims("99_demo", "pocket", folder={str(DEMO)!r})
 """
 
@@ -318,7 +388,7 @@ def demo_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, tuple]
 def test_demonstration_gives_the_same_claims_with_cells_run_twice(demo_run, tmp_path) -> None:
     once, shown = demo_run
     assert list(once) == ["demo.shift_invariant"]
-    assert "Correct." in shown and "holds: A constant" in shown
+    assert "`logit_difference`: correct." in shown and "holds: A constant" in shown
     notebook = runnable_demo(DEMO / "99_demo.py")
     assert_same(once, claims_of(doubled(notebook), tmp_path / "claims", tmp_path))
 
@@ -336,7 +406,7 @@ def test_a_cell_that_adds_up_is_noticed(demo_run, tmp_path: Path) -> None:
 def test_learners_demonstration_runs_undone(tmp_path: Path) -> None:
     notebook = runnable_demo(DEMO / "99_demo.py", learner=True)
     claims_of(notebook, tmp_path / "claims", tmp_path)
-    assert "Not done yet." in "".join(str(cell.get("outputs", "")) for cell in notebook.cells)
+    assert "not done yet." in "".join(str(cell.get("outputs", "")) for cell in notebook.cells)
 
 
 @pytest.mark.notebooks

@@ -32,7 +32,7 @@ def test_sweeps_at_gpt2_size_equal_plain_passes(gpt2_shaped):
             index = (slice(None), position, head) if per_head else (slice(None), position)
             where = Where([layer], [position], [head] if per_head else None)
             swept = patching.patch_sweep(
-                model, base, OtherRun(source), metric, site=site, where=where, progress=False
+                model, base, OtherRun(source), metric, site=site, where=where
             )
 
             clean = cache[name.format(layer)]

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import re
+from types import SimpleNamespace
 
+import checkpoints
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from mi_data.pocket import lexicon, opinions
+from mi_data.pocket import facts, lexicon, opinions, requests
+from tokenizers import Tokenizer, normalizers, pre_tokenizers
+from tokenizers.models import WordLevel
+from transformers import PreTrainedTokenizerFast
 
 from mi_helpers import prompts
+from mi_helpers.models import load_model
+from mi_helpers.prompts import behaviours
 
 BEHAVIOURS = ["ioi", "facts", "agreement", "pronouns", "sentiment", "greater_than", "refusal"]
 
@@ -161,6 +168,24 @@ def test_the_names_are_the_published_tokens(gpt2_tokenized) -> None:
     ]
 
 
+def test_published_prompts_that_a_tokenizer_splits_are_left_out_aloud(
+    tmp_path, monkeypatch
+) -> None:
+    for without, left in (("Sid", 6), ("Sid James", 4), ("Sid James Amy", 0)):
+        words = " ".join(w for w in checkpoints.WORDS.split() if w not in without.split())
+        monkeypatch.setattr(checkpoints, "WORDS", words)
+        model = load_model(str(checkpoints.save_tiny(tmp_path / without)), device="cpu")
+        if not left:
+            with pytest.raises(ValueError, match="too few published prompts are left"):
+                prompts.ioi_literature(model)
+            continue
+        with pytest.warns(UserWarning, match="When Dan and Sid went"):
+            pairs = prompts.ioi_literature(model)
+        _check_aligned(model, pairs)
+        assert [pairs.clean[i ^ 1] for i in range(left)] == list(pairs.corrupt)
+        assert not any(name in text for name in without.split() for text in pairs.clean)
+
+
 @pytest.mark.parametrize(("order", "share"), [("ABBA", 1.0), ("BABA", 0.0), ("both", 0.5)])
 def test_ioi_orders(worded_model, order: str, share: float) -> None:
     pairs = prompts.ioi(worded_model, 30, order=order)
@@ -205,6 +230,19 @@ def test_ioi_pairs_of_names_are_held_out(worded_model) -> None:
 
 
 # ---------------------------------------------------------------------------------- the pairs
+
+
+def test_answers_are_read_as_what_follows_a_text() -> None:
+    """Llama 2's tokenizer puts a space in front of every text, and then before answers too."""
+    words = ["<unk>", "\u2581", "\u2581\n", "\u2581Mary", "\u2581the"]
+    plain = Tokenizer(WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    put, space = normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")
+    plain.normalizer = normalizers.Sequence([put, space])
+    plain.pre_tokenizer = pre_tokenizers.Split("\u2581", "merged_with_next")
+    model = SimpleNamespace(tokenizer=PreTrainedTokenizerFast(tokenizer_object=plain))
+    assert len(model.tokenizer(" Mary").input_ids) == 2  # what would be two tokens alone
+    assert prompts.single_token(model, " Mary") == 3
+    assert prompts.single_tokens(model, [" the", " Mary"]) == {" the": 4, " Mary": 3}
 
 
 def test_select_keeps_everything_in_step(worded_model) -> None:
@@ -279,10 +317,102 @@ def test_literature_texts_are_found_or_named(gpt2_tokenized) -> None:
         prompts.ioi_literature(gpt2_tokenized, "ioi9")
 
 
-def test_two_digit_tokens(worded_model) -> None:
-    ids = prompts.two_digit_tokens(worded_model)
-    assert [worded_model.tokenizer.decode([i]) for i in ids[[0, 7, 99]]] == ["00", "07", "99"]
-    assert ids.unique().numel() == 100
+# ------------------------------------------------------------------------- splits and tokenizers
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("harmful", [True, False])
+def test_requests_and_their_twins_belong_to_one_split(pocket, split, harmful) -> None:
+    found = prompts.refusal(pocket, 20, seed=1, harmful=harmful, split=split)
+    ours, theirs = requests.HARMFUL, requests.HARMLESS
+    if not harmful:
+        ours, theirs = theirs, ours
+    for texts, table in ((found.clean, ours), (found.corrupt, theirs)):
+        for text in texts:
+            (asked,) = {r for r in table if re.search(rf"\b{r[0]} {r[1]}\b", text)}
+            assert requests.request_split(*asked) == split, text
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_facts_and_their_twins_belong_to_one_split(pocket, split) -> None:
+    found = prompts.facts(pocket, 12, seed=1, split=split)
+    for i, label in enumerate(found.labels):
+        known = lexicon.FACTS[label["relation"]]
+        frame = known["phrasings"][label["phrasing"]]
+        for text, answer in (
+            (found.clean[i], found.answers[i]),
+            (found.corrupt[i], found.wrong[i]),
+        ):
+            (about,) = {s for s, _ in known["facts"] if _same(frame.format(s=s), text)}
+            assert [about, answer.strip()] in [list(fact) for fact in known["facts"]]
+            assert facts.fact_split(label["relation"], about, label["phrasing"]) == split
+
+
+def _same(one: str, other: str) -> bool:
+    return one.strip().lower() == other.strip().lower()
+
+
+@pytest.mark.parametrize("behaviour", ["refusal", "facts", "greater_than"])
+def test_no_prompt_stands_in_both_splits(pocket, behaviour) -> None:
+    n = {"refusal": 30, "facts": 12, "greater_than": 100}[behaviour]
+    sides = []
+    for split in ("train", "test"):
+        drawn = [getattr(prompts, behaviour)(pocket, n, seed, split=split) for seed in range(3)]
+        sides.append({text for pairs in drawn for text in (*pairs.clean, *pairs.corrupt)})
+        assert len(sides[-1]) > n
+    assert not sides[0] & sides[1]
+
+
+def test_an_unknown_split_is_named(pocket) -> None:
+    for behaviour in ("refusal", "greater_than", "facts"):
+        with pytest.raises(ValueError, match="'dev'"):
+            getattr(prompts, behaviour)(pocket, 4, split="dev")
+
+
+def test_prompts_begin_as_the_models_own_tokens_do(tiny_model, monkeypatch) -> None:
+    texts = [A], [B], [" Mary"], [" John"]
+    for habit in (True, False):
+        monkeypatch.setattr(tiny_model.cfg, "default_prepend_bos", habit)
+        pairs = prompts.from_texts(tiny_model, *texts, spans=[{"name": (0, 4)}])
+        assert torch.equal(pairs.clean_tokens, tiny_model.to_tokens(A))
+        assert torch.equal(pairs.corrupt_tokens, tiny_model.to_tokens(B))
+        assert pairs.positions["name"].tolist() == [int(habit)]
+        assert "".join(pairs.str_tokens[0]).endswith(A)
+
+
+@pytest.mark.parametrize(
+    ("subject", "twin"), [("café", "cafè"), ("解釈", "釈解"), ("🎉", "🎊"), ("Mary", "John")]
+)
+@pytest.mark.parametrize("before", ["", "The ", "Der "])
+def test_a_role_is_the_last_token_of_its_span(pocket, subject, twin, before) -> None:
+    text = f"{before}{subject} of Mary"
+    pairs = prompts.from_texts(
+        pocket,
+        [text],
+        [text.replace(subject, twin, 1)],
+        [" Mary"],
+        [" John"],
+        spans=[{"subject": (len(before), len(before) + len(subject))}],
+    )
+    at = int(pairs.positions["subject"])
+    read = pocket.tokenizer.decode(pairs.clean_tokens[0, 1 : at + 1].tolist())
+    assert read == before + subject
+
+
+def test_answers_are_chosen_by_tokenizer(worded_model) -> None:
+    found = prompts.single_tokens(worded_model, [" Maryland", " Mary", " Johnlike", " John"])
+    assert list(found) == [" Mary", " John"]
+    assert found[" Mary"] == prompts.single_token(worded_model, " Mary")
+    with pytest.raises(ValueError, match=r"only 1 of .* not 2; tokens of the others: .*Maryland"):
+        prompts.single_tokens(worded_model, [" Maryland", " Mary"], least=2)
+
+
+def test_refusals_use_the_words_that_are_one_token(worded_model, monkeypatch) -> None:
+    monkeypatch.setattr(behaviours, "DECLINE", (" Sorrowfully", " No"))
+    found = prompts.refusal(worded_model, 4)
+    assert set(found.answers) == {" No"} and set(found.wrong) == {" Sure"}
+    swapped = prompts.refusal(worded_model, 4, harmful=False)
+    assert set(swapped.answers) == {" Sure"} and set(swapped.wrong) == {" No"}
 
 
 # ------------------------------------------------------------------------------ repeated tokens
@@ -339,3 +469,14 @@ def test_repeated_tokens_cover_the_vocabulary_and_differ_by_seed(tiny_model) -> 
 def test_impossible_draws_are_refused(tiny_model, options, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         prompts.repeated_tokens(tiny_model, **{"length": 10, **options})
+
+
+def test_a_model_without_a_start_token_says_so(tiny_model) -> None:
+    class NoStart:
+        bos_token_id, all_special_ids = None, [0]
+        __len__ = tiny_model.tokenizer.__len__
+
+    model = SimpleNamespace(tokenizer=NoStart(), cfg=tiny_model.cfg)
+    with pytest.raises(ValueError, match="has no start token: say bos=False"):
+        prompts.repeated_tokens(model, 2, 5)
+    assert prompts.repeated_tokens(model, 2, 5, bos=False).shape == (2, 10)

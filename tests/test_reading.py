@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mi_helpers import reading
+from mi_helpers.suite import library as reading
 
 FRAMEWORK = "[Elhage et al. (2021)](https://transformer-circuits.pub/2021/framework/index.html)"
 VOID = {"br", "input"}
@@ -155,14 +155,15 @@ def test_a_notebook_without_a_question_is_named(data: Path) -> None:
         reading.notebooks()
 
 
-def test_installed_without_the_notebooks_the_map_leads_to_the_repository(
+def test_installed_without_the_notebooks_the_map_leads_to_the_release(
     data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     package = Message()
-    package["Project-URL"] = "Repository, https://example.org/suite"
     monkeypatch.setattr(reading.metadata, "metadata", lambda name: package)
     (data.parent / "notebooks").rmdir()
     assert reading.notebooks() == []
+    assert "<a" not in reading.notebooks_html().data  # before there is a release
+    package["Project-URL"] = "Release, https://example.org/suite"
     assert '<a href="https://example.org/suite">' in reading.notebooks_html().data
 
 
@@ -178,7 +179,7 @@ def test_the_tables_hold_everything_and_ask_nothing_of_the_network() -> None:
 def test_the_glossary_runs_from_a_to_z() -> None:
     terms = re.findall(r"<b>([^<]+)</b>", reading.glossary_html().data)
     assert terms == sorted(terms, key=str.lower)
-    assert terms[0] == "ablation"
+    assert terms[:2] == ["ABBA/BABA", "ablation"]
 
 
 def test_the_reading_map_of_one_topic() -> None:
@@ -204,8 +205,10 @@ def test_typing_hides_the_rows_that_lack_a_word() -> None:
         page.get_by_role("searchbox").fill("WANG name")
         assert "name mover" in [text.split("\n")[0].strip() for text in shown.all_inner_texts()]
         assert 0 < shown.count() < 10
+        said = page.get_by_role("status")
+        assert said.inner_text() == ""
         page.get_by_role("searchbox").fill("no such word anywhere")
-        assert shown.count() == 0
+        assert shown.count() == 0 and said.inner_text() == "Nothing here has these words."
         page.get_by_role("searchbox").fill("")
-        assert shown.count() == len(reading.glossary())
+        assert shown.count() == len(reading.glossary()) and said.inner_text() == ""
         browser.close()

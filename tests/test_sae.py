@@ -11,9 +11,10 @@ import torch
 from safetensors.torch import save_file
 
 from mi_helpers import sae as S
-from mi_helpers.sae import activations, sparse
 from mi_helpers.sae import step as steps
+from mi_helpers.sae import stream as streams
 from mi_helpers.sae.core import activate
+from mi_helpers.sae.splice import SpliceLosses
 
 HOOK = "blocks.1.hook_resid_post"
 
@@ -37,7 +38,7 @@ def an_sae(kind: str = "relu", d_in: int = 6, d_sae: int = 20, **more) -> S.Sae:
 class Dictionary:
     """A stream with known directions: sparse, positive, in superposition."""
 
-    hook, model_id, identity = HOOK, "toy", "toy"
+    hook, target, model_id, identity = HOOK, "", "toy", "toy"
 
     def __init__(
         self, d_in: int = 16, n: int = 24, count: int = 6000, active: float = 0.06
@@ -48,7 +49,7 @@ class Dictionary:
         on = torch.rand(count, n, generator=generator) < active
         self.code = on * (0.5 + torch.rand(count, n, generator=generator))
         self.acts = self.code @ self.directions + 0.3
-        self.device, self.notes = torch.device("cpu"), {}
+        self.device, self.notes, self.widths = torch.device("cpu"), {}, ((d_in,), ())
 
     def chunk(self, n: int) -> torch.Tensor:
         return self.acts
@@ -112,7 +113,7 @@ def test_wrong_width_is_refused_by_name() -> None:
         an_sae(hook=HOOK).encode(torch.zeros(2, 7))
 
 
-@pytest.mark.parametrize("kind", S.KINDS)
+@pytest.mark.parametrize("kind", S.ARCHITECTURES)
 def test_sparse_and_dense_products_agree(kind: str) -> None:
     recipe = S.Recipe(kind, d_sae=40, k=3, l1=0.3, l0=0.2, bandwidth=0.4)
     W_dec = random(40, 10)
@@ -141,10 +142,10 @@ def test_sparse_and_dense_products_agree(kind: str) -> None:
 def test_the_largest_are_found_by_looking_at_few(count: int) -> None:
     flat = random(5000)
     want = flat.topk(count).indices.sort().values
-    assert sparse.largest(flat, count).tolist() == want.tolist()
+    assert steps.largest(flat, count).tolist() == want.tolist()
 
 
-@pytest.mark.parametrize("kind", S.KINDS)
+@pytest.mark.parametrize("kind", S.ARCHITECTURES)
 def test_training_finds_known_directions(kind: str) -> None:
     stream = Dictionary()
     recipe = S.Recipe(
@@ -202,7 +203,8 @@ def test_a_run_is_resumed_only_on_its_own_activations(tmp_path) -> None:
         (dict(k=0), "k must be at least 1"),
         (dict(k=99, d_sae=50), "exceeds d_sae"),
         (dict(l1=-1.0), "l1 must not be negative"),
-        (dict(lr=0.0), "lr = 0.0"),
+        (dict(lr=0.0), "lr must be positive"),
+        (dict(clip=0.0), "clip must be positive"),
         (dict(warm_up=1.5), "warm_up"),
         (dict(encoder_scale=0.0), "encoder_scale"),
     ],
@@ -307,9 +309,9 @@ def test_batches_run_through_every_activation_once(tiny_model) -> None:
 
 def test_a_stream_refuses_what_cannot_work(tiny_model) -> None:
     tokens = torch.ones(4, 16, dtype=torch.long)
-    with pytest.raises(KeyError, match=r"no 'blocks.1.hook_resid'.*blocks.1.hook_resid_post"):
+    with pytest.raises(ValueError, match=r"no 'blocks.1.hook_resid'.*blocks.1.hook_resid_post"):
         S.Activations(tiny_model, "blocks.1.hook_resid", tokens)
-    with pytest.raises(ValueError, match=r"integers \[row, pos\]"):
+    with pytest.raises(ValueError, match=r"integers \[batch, pos\]"):
         S.Activations(tiny_model, HOOK, torch.ones(4))
     with pytest.raises(ValueError, match="no token is left"):
         S.Activations(tiny_model, HOOK, tokens, keep=tokens < 0)
@@ -319,7 +321,7 @@ def test_a_stream_refuses_what_cannot_work(tiny_model) -> None:
 
 def test_nan_activations_are_refused_before_training(tiny_model, monkeypatch) -> None:
     broken = torch.full((2, 16, 32), torch.nan)
-    monkeypatch.setattr(activations, "read_site", lambda model, hook, tokens: broken)
+    monkeypatch.setattr(streams, "quick_readers", lambda *given: lambda rows: [broken])
     stream = S.Activations(tiny_model, HOOK, torch.ones(4, 16, dtype=torch.long), rows_at_once=2)
     with pytest.raises(ValueError, match="NaN"):
         S.start(stream, S.Recipe(d_sae=64))
@@ -340,14 +342,38 @@ def test_splicing_a_perfect_sae_changes_nothing_and_a_poor_one_does(tiny_model) 
         changed = tiny_model(tokens)
     torch.testing.assert_close(changed[:, 0], clean[:, 0])  # the first position is left alone
     assert (changed[:, 1:] - clean[:, 1:]).abs().amax(-1).min() > 1e-3
-    with S.splice(tiny_model, poor, keep_error=True):
-        torch.testing.assert_close(tiny_model(tokens), clean)
     torch.testing.assert_close(tiny_model(tokens), clean)  # the block is over
     losses = S.splice_losses(tiny_model, perfect, tokens)
     assert abs(losses.added) < 1e-4 and losses.recovered() == pytest.approx(1, abs=1e-2)
     assert losses.zero != losses.mean != losses.clean
     with pytest.raises(ValueError, match="zero"):
         losses.recovered("noise")
+
+
+def test_losses_of_padded_texts_are_those_of_the_texts(pocket) -> None:
+    from importlib.resources import files
+
+    sae = S.load(files("mi_data") / "sae" / "resid_post_3")
+    text = "hen John and Mary went to the shops, John gave the bag to"
+    texts = ["W" + text, "Then, after lunch, w" + text]
+    alone = [pocket.to_tokens(text) for text in texts]
+    losses = [S.splice_losses(pocket, sae, tokens) for tokens in alone]
+    count = torch.tensor([tokens.shape[1] - 1.0 for tokens in alone])
+    assert count[0] < count[1]
+    for side in ("right", "left"):
+        found = S.splice_losses(pocket, sae, pocket.to_tokens(texts, padding_side=side))
+        for name in ("clean", "spliced", "zero"):
+            each = torch.tensor([getattr(one, name) for one in losses])
+            want = float((each * count).sum() / count.sum())
+            assert getattr(found, name) == pytest.approx(want, abs=1e-3), (side, name)
+        assert abs(losses[0].clean - losses[1].clean) > 0.1
+
+
+def test_losses_without_a_scale_are_refused() -> None:
+    losses = SpliceLosses(clean=2.0, spliced=2.5, zero=2.0, mean=4.0)
+    assert losses.added == 0.5 and losses.recovered("mean") == pytest.approx(0.75)
+    with pytest.raises(ValueError, match="undefined"):
+        losses.recovered("zero")
 
 
 def test_splicing_refuses_an_sae_of_another_model(tiny_model) -> None:
@@ -361,10 +387,28 @@ def test_splicing_refuses_an_sae_of_another_model(tiny_model) -> None:
         with pytest.raises(ValueError, match=said), S.splice(tiny_model, wrong):
             pass
     with (
-        pytest.raises(KeyError, match="no 'blocks.9"),
+        pytest.raises(ValueError, match="no 'blocks.9"),
         S.splice(tiny_model, replace(sae, hook="blocks.9.hook_resid_post")),
     ):
         pass
+
+
+def test_variance_is_explained_about_the_mean() -> None:
+    """Not about zero: a reconstruction that says the mean explains nothing."""
+    x = random(200, 6) + 10
+    mean = S.Sae("relu", torch.zeros(6, 3), torch.zeros(3), torch.eye(3, 6), x.mean(0))
+    assert S.fidelity(mean, x).explained_variance == pytest.approx(0, abs=1e-4)
+    off = S.fidelity(replace(mean, b_dec=x.mean(0) + x.std(0)), x).explained_variance
+    assert off == pytest.approx(-1, abs=0.05)
+    half = S.Sae("relu", torch.eye(6), torch.zeros(6), torch.eye(6), torch.zeros(6))
+    guess = x - 0.5 * (x - x.mean(0))
+    want = 1 - (x - guess).square().sum() / (x - x.mean(0)).square().sum()
+    half = replace(half, W_enc=0.5 * torch.eye(6), b_dec=x.mean(0))
+    both = replace(half, W_enc=torch.cat([half.W_enc, -half.W_enc], 1), b_enc=torch.zeros(12),
+                   W_dec=torch.cat([half.W_dec, -half.W_dec]))  # fmt: skip
+    torch.testing.assert_close(both(x), guess)
+    assert S.fidelity(both, x).explained_variance == pytest.approx(float(want), abs=1e-5)
+    assert float(want) == pytest.approx(0.75)
 
 
 def test_fidelity_of_known_cases() -> None:
@@ -374,6 +418,12 @@ def test_fidelity_of_known_cases() -> None:
     assert (found.l0, found.explained_variance, found.dead, found.dense) == (6, 1, 0, 1)
     half = S.fidelity(replace(exact, W_dec=0.5 * torch.eye(6)), x)
     assert half.norm_ratio == pytest.approx(0.5) and half.explained_variance < 0.9
+    assert found.rescale == pytest.approx(1) and half.rescale == pytest.approx(2)
+    one = an_sae(normalize="layer_norm")
+    y = random(50, 6)
+    weak = replace(one, b_enc=one.b_enc, W_dec=one.W_dec / 3)
+    ratio = S.fidelity(weak, y).rescale / S.fidelity(one, y).rescale
+    assert ratio == pytest.approx(3, rel=1e-3), "the bias is not part of it"
     silent = S.fidelity(replace(exact, b_enc=torch.tensor([-99.0] + [0.0] * 5)), x)
     assert silent.dead == pytest.approx(1 / 6) and silent.l0 == 5
     with pytest.raises(ValueError, match="no variance"):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mi_helpers import sae as S
-from mi_helpers.sae import sparse, step
+from mi_helpers.sae import step
 
 D_IN, D_SAE, BATCH = 12, 64, 96
 
@@ -26,15 +26,16 @@ def stream() -> SimpleNamespace:
 
     return SimpleNamespace(
         chunk=lambda n: acts, batch=batch, hook="", model_id="", notes={}, identity="same",
-        device=torch.device("cpu"),
+        device=torch.device("cpu"), target="", widths=((D_IN,), ()),
     )  # fmt: skip
 
 
-def plain_training(run: S.Run, steps: int) -> dict[str, torch.Tensor]:
+def plain_training(run: S.Training, steps: int) -> dict[str, torch.Tensor]:
     """What the recipe says, with nothing made fast: the tensors after so many steps."""
     recipe, silent = run.recipe, torch.zeros(D_SAE)
     p = {name: value.clone().contiguous().requires_grad_() for name, value in run.p.items()}
     adam = torch.optim.Adam(p.values(), fused=False, foreach=False)
+    lengths: list[float] = []
     for done in range(steps):
         x = run.stream.batch(BATCH, (0, done * BATCH))[0] * run.scale
         dead = silent > recipe.dead_after
@@ -44,15 +45,20 @@ def plain_training(run: S.Run, steps: int) -> dict[str, torch.Tensor]:
         with torch.no_grad():
             along = (p["W_dec"].grad * p["W_dec"]).sum(-1, keepdim=True)
             p["W_dec"].grad -= along * p["W_dec"]
+            length = sum(one.grad.square().sum() for one in p.values()).sqrt()
+            lengths.append(float(length))
+            for one in p.values():
+                one.grad *= min(1.0, recipe.clip / float(length))
         adam.param_groups[0]["lr"] = recipe.rate(done)
         adam.step()
         with torch.no_grad():
             p["W_dec"] /= p["W_dec"].norm(dim=-1, keepdim=True)
         silent = torch.where(loss.active > 0, 0, silent + BATCH)
+    assert max(lengths) > recipe.clip, "nothing was clipped"
     return {name: value.detach() for name, value in p.items()}
 
 
-@pytest.mark.parametrize("kind", S.KINDS)
+@pytest.mark.parametrize("kind", S.ARCHITECTURES)
 def test_the_fast_way_trains_as_the_plain_one(kind: str) -> None:
     recipe = S.Recipe(
         kind, d_sae=D_SAE, k=4, l1=3.0, l0=1.0, steps=6, batch=BATCH, lr=3e-3, dead_after=BATCH
@@ -90,7 +96,7 @@ def test_few_or_many_active_units_give_the_same(bias: float) -> None:
 @pytest.mark.parametrize(("n", "k"), [(1536, 32), (1024, 1), (100, 7), (63, 4), (32, 32), (8, 1)])
 def test_the_largest_of_each_row_are_found_in_groups(n: int, k: int) -> None:
     values = random(50, n, seed=n)
-    best, units = sparse.top(values, k)
+    best, units = step.top(values, k)
     assert torch.equal(values.gather(1, units), best)
     want = values.topk(k)
     assert torch.equal(best.sort(descending=True).values, want.values)
@@ -98,7 +104,7 @@ def test_the_largest_of_each_row_are_found_in_groups(n: int, k: int) -> None:
 
 
 def test_equal_values_are_each_chosen_once() -> None:
-    best, units = sparse.top(torch.zeros(3, 256), 9)
+    best, units = step.top(torch.zeros(3, 256), 9)
     assert best.shape == (3, 9)
     assert all(len(set(row)) == 9 for row in units.tolist())
 
@@ -113,3 +119,63 @@ def test_a_saved_run_lies_in_memory_as_a_new_one(kind: str, tmp_path) -> None:
         for name, value in mine.items():
             assert torch.equal(value, other[name]) and value.stride() == other[name].stride(), name
     assert run.sae().W_enc.is_contiguous()
+
+
+def test_jumprelu_has_the_papers_pseudo_derivatives() -> None:
+    """Rajamanoharan et al. 2024, equations 11 and 12, with a rectangle of width eps as kernel.
+
+    d JumpReLU / d theta = -(theta / eps) K((z - theta) / eps), d H / d theta = -(1 / eps) K(...).
+    """
+    eps, theta = 0.4, 0.5
+    z = torch.tensor([-1.0, 0.29, 0.31, 0.49, 0.51, 0.69, 0.71, 2.0], requires_grad=True)
+    inside = torch.tensor([0.0, 0, 1, 1, 1, 1, 0, 0])  # |z - theta| < eps / 2
+    above = torch.tensor([0.0, 0, 0, 0, 1, 1, 1, 1])
+    weight = torch.arange(1.0, 9)  # what comes from the loss
+
+    thresholds = torch.full((8,), theta, requires_grad=True)
+    value = step._Jump.apply(z, thresholds, eps)
+    torch.testing.assert_close(value, z * above)
+    to_z, to_theta = torch.autograd.grad((weight * value).sum(), [z, thresholds])
+    torch.testing.assert_close(to_z, weight * above)
+    torch.testing.assert_close(to_theta, -theta / eps * inside * weight)
+
+    counted = step._Step.apply(z.detach(), thresholds, eps)
+    torch.testing.assert_close(counted, above)
+    (to_theta,) = torch.autograd.grad((weight * counted).sum(), thresholds)
+    torch.testing.assert_close(to_theta, -1 / eps * inside * weight)
+
+
+def test_jumprelu_learns_the_logarithm_of_its_threshold() -> None:
+    """So a unit's loss meets theta x the paper's derivative: by hand, for one unit and input."""
+    recipe = S.Recipe("jumprelu", d_sae=1, l0=0.7, bandwidth=0.4)
+    p = {"W_enc": torch.eye(1), "b_enc": torch.zeros(1), "W_dec": torch.eye(1),
+         "b_dec": torch.zeros(1), "log_threshold": torch.tensor([0.5]).log()}  # fmt: skip
+    p = {name: value.requires_grad_() for name, value in p.items()}
+    x, theta = torch.tensor([[0.6]]), 0.5
+    for dense in (True, False):
+        loss = step.batch_loss(p, x, recipe, 0.3, torch.zeros(1, dtype=torch.bool), dense=dense)
+        (got,) = torch.autograd.grad(loss.total, p["log_threshold"])
+        to_value = 2 * (0.6 - 0.6)  # x_hat = x: the error has no slope here
+        by_hand = theta * (to_value * -theta / 0.4 + 0.3 * 0.7 * -1 / 0.4)
+        assert got.item() == pytest.approx(by_hand, rel=1e-5) and by_hand < -0.2
+
+
+def test_dead_units_explain_what_is_left_with_positive_parts_alone() -> None:
+    p = {"W_enc": torch.eye(4), "b_enc": torch.zeros(4), "W_dec": torch.eye(4),
+         "b_dec": torch.zeros(4)}  # fmt: skip
+    x = torch.tensor([[2.0, -3.0, 1.0, -1.0]])
+    rest = torch.tensor([[2.0, -3.0, 0.0, 0.0]])
+    dead = torch.tensor([True, True, False, False])
+    got = step._leftover(p, x, rest, dead)
+    assert float(got) == pytest.approx(9.0), "unit 1 is negative, so it says nothing"
+
+
+def test_no_two_starts_share_rows() -> None:
+    """Else what two widths have in common would say nothing of the activations."""
+    recipes = [S.Recipe("relu", d_sae=n, seed=seed) for n, seed in ((64, 0), (64, 1), (128, 0))]
+    one, again, other_seed, wider = (
+        S.start(stream(), recipe).sae().W_dec for recipe in (recipes[0], *recipes)
+    )
+    assert torch.equal(one, again)
+    for other in (other_seed, wider):
+        assert (one @ other.T).max() < 0.99

@@ -6,12 +6,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from other_models import MAKE, PLAIN
 from safetensors.torch import load_file, save_file
 
 from mi_helpers import steering
 from mi_helpers.models import ModelSource, load_model, untrained
 from mi_helpers.patching import LogitDiff, OtherRun, patch_sweep
 from mi_helpers.sae import Sae
+from mi_helpers.sites import hook_name, read
 from mi_helpers.steering import NothingHappened
 
 LAYER = 1
@@ -266,6 +268,7 @@ def test_add_at_one_position_changes_only_what_follows(tiny_model, tokens, vecto
 
 
 def test_removed_when_the_body_raises(tiny_model, tokens, vector):
+    watching = dict(tiny_model.original_model._forward_pre_hooks)
     plain, _ = run(tiny_model, tokens)
     with pytest.raises(ZeroDivisionError), steering.add(tiny_model, vector):
         run(tiny_model, tokens)
@@ -273,7 +276,7 @@ def test_removed_when_the_body_raises(tiny_model, tokens, vector):
     with pytest.raises(ZeroDivisionError), steering.add(tiny_model, vector):
         1 / 0  # noqa: B018 - the body's own error, not that nothing was run
     assert n_hooks(tiny_model) == 0 and torch.equal(run(tiny_model, tokens)[0], plain)
-    assert not tiny_model.original_model._forward_pre_hooks
+    assert dict(tiny_model.original_model._forward_pre_hooks) == watching
 
 
 def test_nested_they_add_up(tiny_model, tokens, vector):
@@ -302,7 +305,7 @@ def test_having_done_nothing_is_an_error(tiny_model, tokens, vector):
     [
         (dict(strength=float("inf")), "finite"),
         (dict(strength=1e30), "overflows"),
-        (dict(positions=[9]), "outside the prompt of 9"),
+        (dict(positions=[9]), "outside a prompt of 9"),
         (dict(positions=slice(-2, None)), "counts from the start"),
     ],
 )
@@ -337,7 +340,7 @@ def test_same_seed_same_text_and_another_seed_another(tiny_model, tokens, vector
 def test_an_sae_feature_is_held_by_its_encoder(tiny_model, tokens):
     generator = torch.Generator().manual_seed(5)
     W_dec = torch.nn.functional.normalize(torch.randn(4, 32, generator=generator), dim=1)
-    place, bias = steering.place("resid_post", 0), torch.zeros(4)
+    place, bias = ("resid_post", 0), torch.zeros(4)
     opened = Sae("relu", W_dec.T.contiguous(), bias, W_dec, torch.zeros(32), hook=place)
     _, before = run(tiny_model, tokens)
     stream = before["blocks.1.hook_resid_pre"]
@@ -377,7 +380,7 @@ def test_a_patching_sweep_runs_on_the_steered_model(tiny_model, tokens, vector):
     other = tokens.flip(1)
     metric = LogitDiff(torch.tensor([[5, 6]] * 3))
     with steering.add(tiny_model, vector, 2.0):
-        sweep = patch_sweep(tiny_model, tokens, OtherRun(other), metric, progress=False)
+        sweep = patch_sweep(tiny_model, tokens, OtherRun(other), metric)
         source = tiny_model.run_with_cache(other)[1]
 
         def patch(acts, hook):
@@ -394,26 +397,18 @@ def test_a_patching_sweep_runs_on_the_steered_model(tiny_model, tokens, vector):
 
 
 def test_project_out_of_one_place(tiny_model, tokens, vector):
-    place = steering.place("resid_pre", LAYER)
+    place = ("resid_pre", LAYER)
     unit = vector.vector / vector.norm
-    with steering.project_out(tiny_model, vector.vector, hooks=[place]):
+    with steering.project_out(tiny_model, vector.vector, places=[place]):
         _, inside = run(tiny_model, tokens)
     _, before = run(tiny_model, tokens)
-    assert (inside[place] @ unit).abs().max() < 1e-4 < (before[place] @ unit).abs().max()
-    change = before[place] - inside[place]
+    assert (
+        (inside[hook_name(place)] @ unit).abs().max()
+        < 1e-4
+        < (before[hook_name(place)] @ unit).abs().max()
+    )
+    change = before[hook_name(place)] - inside[hook_name(place)]
     assert torch.allclose(change, (change @ unit)[..., None] * unit, atol=1e-5)
-
-
-def test_project_out_towards_a_mean(tiny_model, tokens, vector):
-    place = steering.place("resid_pre", LAYER)
-    mean = run(tiny_model, tokens)[1][place].mean((0, 1))
-    unit = vector.vector / vector.norm
-    with steering.project_out(tiny_model, vector.vector, hooks=[place], towards=mean):
-        _, inside = run(tiny_model, tokens)
-    assert torch.allclose(inside[place] @ unit, (mean @ unit).expand(3, 9), atol=1e-4)
-    with pytest.raises(ValueError, match="give hooks with towards"):
-        with steering.project_out(tiny_model, vector.vector, towards=mean):
-            pass
 
 
 def test_orthogonalised_weights_equal_projecting_out_every_write(tiny_model, tokens):
@@ -441,16 +436,98 @@ def test_dependent_directions_are_refused(tiny_model, vector):
     with pytest.raises(ValueError, match="31 dimensions"):
         with steering.project_out(tiny_model, torch.ones(31)):
             pass
-    with pytest.raises(ValueError, match="no hook"):
-        with steering.project_out(tiny_model, vector.vector, hooks=["blocks.0.hook_resid"]):
+    with pytest.raises(ValueError, match="has no 'blocks.0.hook_resid'"):
+        with steering.project_out(tiny_model, vector.vector, places=["blocks.0.hook_resid"]):
             pass
 
 
 def test_clamp_holds_a_direction_at_a_value(tiny_model, tokens, vector):
-    place = steering.place("resid_pre", LAYER)
+    place = ("resid_pre", LAYER)
     unit = vector.vector / vector.norm
     with steering.clamp(tiny_model, place, lambda acts: acts @ unit, unit, 7.0, positions=[-1]):
         _, inside = run(tiny_model, tokens)
     _, before = run(tiny_model, tokens)
-    assert torch.allclose(inside[place][:, -1] @ unit, torch.full((3,), 7.0), atol=1e-4)
-    assert torch.equal(inside[place][:, :-1], before[place][:, :-1])
+    assert torch.allclose(inside[hook_name(place)][:, -1] @ unit, torch.full((3,), 7.0), atol=1e-4)
+    assert torch.equal(inside[hook_name(place)][:, :-1], before[hook_name(place)][:, :-1])
+
+
+# Other architectures and padded texts
+
+
+@pytest.mark.parametrize("kind", MAKE)
+def test_projecting_out_every_write_leaves_nothing_on_other_models(other, kind):
+    model, _ = other(kind)
+    tokens = torch.randint(1, 451, (2, 6), generator=torch.Generator().manual_seed(0))
+    direction = torch.randn(32, generator=torch.Generator().manual_seed(1))
+    places = [("resid_post", layer) for layer in range(3)]
+    before = read(model, tokens, places)
+    with steering.project_out(model, direction):
+        inside = read(model, tokens, places)
+    for place in places:
+        assert (inside[place] @ direction).abs().max() < 1e-3 * before[place].norm(dim=-1).max()
+        assert (before[place] @ direction).abs().max() > 0.5
+
+
+@pytest.mark.parametrize("kind", PLAIN)
+def test_orthogonalised_weights_of_other_models_equal_projecting_out(other, kind):
+    model, _ = other(kind)
+    tokens = torch.randint(1, 451, (2, 6), generator=torch.Generator().manual_seed(0))
+    direction = torch.randn(32, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        plain = model(tokens)
+        with steering.project_out(model, direction):
+            at_run_time = model(tokens)
+        with steering.orthogonalised(model, direction):
+            in_the_weights = model(tokens)
+        torch.testing.assert_close(in_the_weights, at_run_time, atol=1e-3, rtol=1e-3)
+        assert (plain - at_run_time).abs().max() > 0.1
+        assert torch.equal(model(tokens), plain)
+
+
+def test_weights_behind_another_norm_cannot_be_orthogonalised(other):
+    model, _ = other("gemma2")
+    with pytest.raises(ValueError, match="normalises what heads and MLPs write"):
+        with steering.orthogonalised(model, torch.randn(32)):
+            pytest.fail("the block was entered")
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "gemma", "gemma2"])
+def test_collect_reads_what_plain_transformers_has(other, kind):
+    model, hf = other(kind)
+    texts = ["one two", "The cat sat on the mat"]
+    found = steering.collect(model, texts)
+    for i, text in enumerate(texts):
+        with torch.no_grad():
+            hidden = hf(model.to_tokens(text), output_hidden_states=True).hidden_states
+        for layer in range(2):  # the last is given behind the final norm
+            want = hidden[layer + 1][0, -1]
+            torch.testing.assert_close(found[layer, i], want, atol=1e-4, rtol=1e-4)
+
+
+def test_the_mean_leaves_out_the_start_token_and_no_word(tiny_model):
+    bos = tiny_model.tokenizer.bos_token_id
+    tokens = torch.tensor([[bos, 5, 6], [7, 5, 6]])
+    acts = read(tiny_model, tokens, [("resid_post", 0)])["resid_post", 0]
+    found = steering.collect(tiny_model, tokens, layers=[0], position=None)[0]
+    assert torch.allclose(found[0], acts[0, 1:].mean(0), atol=1e-6)
+    assert torch.allclose(found[1], acts[1].mean(0), atol=1e-6)
+    with pytest.raises(ValueError, match="nothing but the start token"):
+        steering.collect(tiny_model, tokens[:1, :1], position=None)
+
+
+def test_collect_refuses_padding_and_training(tiny_model, tiny_folder):
+    from mi_helpers.models import load_model
+
+    with pytest.raises(ValueError, match="padded on the right"):
+        steering.collect(tiny_model, tiny_model.to_tokens(["one two", "The cat sat on the mat"]))
+    trained = load_model(str(tiny_folder), device="cpu")
+    trained.train()
+    with pytest.raises(ValueError, match="training mode"):
+        steering.collect(trained, torch.tensor([[0, 5, 6]]))
+
+
+def test_an_addition_needs_a_start_token(tiny_model, monkeypatch):
+    monkeypatch.setattr(tiny_model.cfg, "default_prepend_bos", False)
+    assert tiny_model.to_tokens("one two").shape[1] == 2
+    with pytest.raises(ValueError, match="no start token before a text"):
+        steering.activation_addition(tiny_model, "one", "two", 1)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mi_helpers import tiny_training
-from mi_helpers.tiny_training import AttentionOnly, TinyConfig
+from mi_helpers.toys import induction, runs
+from mi_helpers.toys.induction import AttentionOnly, TinyConfig
 
 SMALL = TinyConfig(n_heads=2, d_model=8, d_vocab=10, n_ctx=12, periods=(2, 5), batch=4, log_every=3)
 
 
 def test_rows_repeat_blocks_of_distinct_tokens_with_their_own_period():
-    tokens, period = tiny_training.draw(SMALL, 50, step=7)
+    tokens, period = induction.draw(SMALL, 50, step=7)
     assert set(period.tolist()) == {2, 3, 4, 5}
     for row, p in zip(tokens.tolist(), period.tolist(), strict=True):
         assert len(set(row[:p])) == p
@@ -20,11 +20,11 @@ def test_rows_repeat_blocks_of_distinct_tokens_with_their_own_period():
 
 
 def test_a_batch_depends_on_seed_and_step_alone():
-    batch = tiny_training.draw(SMALL, 4, 3)[0]
+    batch = induction.draw(SMALL, 4, 3)[0]
     torch.manual_seed(99)
-    assert torch.equal(batch, tiny_training.draw(SMALL, 4, 3)[0])
-    assert not torch.equal(batch, tiny_training.draw(SMALL, 4, 4)[0])
-    assert not torch.equal(batch, tiny_training.draw(TinyConfig(seed=1), 4, 3)[0][:, :12])
+    assert torch.equal(batch, induction.draw(SMALL, 4, 3)[0])
+    assert not torch.equal(batch, induction.draw(SMALL, 4, 4)[0])
+    assert not torch.equal(batch, induction.draw(TinyConfig(seed=1), 4, 3)[0][:, :12])
 
 
 def layer_norm(row):
@@ -34,7 +34,7 @@ def layer_norm(row):
 
 def test_the_model_equals_a_loop_over_heads_and_queries():
     model = AttentionOnly(SMALL)
-    tokens = tiny_training.draw(SMALL, 1, 0)[0]
+    tokens = induction.draw(SMALL, 1, 0)[0]
     with torch.no_grad():
         logits, patterns = model(tokens)
         stream = [model.embed[t] + model.pos_embed[i] for i, t in enumerate(tokens[0])]
@@ -55,11 +55,25 @@ def test_the_model_equals_a_loop_over_heads_and_queries():
     assert torch.allclose(logits[0], want, atol=1e-4)
 
 
+def test_the_first_step_can_be_given():
+    """Only the first layer looks back, it stays so, and what follows learns."""
+    given = TinyConfig(**{**vars(SMALL), "previous_token_given": True})
+    run = runs.train(induction.start(given), 5)
+    back = torch.eye(SMALL.n_ctx).roll(1, 0)
+    back[0] = torch.eye(SMALL.n_ctx)[0]
+    for model in (AttentionOnly(given), run.model):
+        patterns = model(induction.draw(given, 3, 0)[0])[1]
+        assert torch.equal(patterns[0], back.expand(3, 2, -1, -1))
+        assert not torch.allclose(patterns[1], patterns[0], atol=0.1)
+    assert not torch.equal(run.model.qkv[1], AttentionOnly(given).qkv[1])
+    assert run.curve("previous_token")[:, 0].eq(1).all()
+
+
 def test_an_interrupted_run_ends_as_if_it_had_not_been():
-    whole = tiny_training.train(tiny_training.start(SMALL), 10, progress=False)
-    parts = tiny_training.start(SMALL)
+    whole = runs.train(induction.start(SMALL), 10)
+    parts = induction.start(SMALL)
     for steps in (4, 4, 10):
-        tiny_training.train(parts, steps, progress=False)
+        runs.train(parts, steps)
     assert parts.step == whole.step == 10
     for name, value in whole.model.state_dict().items():
         assert torch.equal(value, parts.model.state_dict()[name]), name
@@ -71,15 +85,15 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been():
 def test_seeds_differ_and_the_global_random_state_is_left_alone():
     torch.manual_seed(5)
     before = torch.random.get_rng_state()
-    one = tiny_training.train(tiny_training.start(SMALL), 3, progress=False)
+    one = runs.train(induction.start(SMALL), 3)
     assert torch.equal(before, torch.random.get_rng_state())
     other = TinyConfig(**{**vars(SMALL), "seed": 1})
-    two = tiny_training.train(tiny_training.start(other), 3, progress=False)
+    two = runs.train(induction.start(other), 3)
     assert not torch.equal(one.model.embed, two.model.embed)
 
 
 def test_training_lowers_the_loss_on_the_held_out_batch():
-    run = tiny_training.train(tiny_training.start(SMALL), 150, progress=False)
+    run = runs.train(induction.start(SMALL), 150)
     losses = run.curve("loss")
     assert losses[-1] < losses[0] - 0.2
 
@@ -89,7 +103,7 @@ def test_measures_are_what_they_say():
     model = AttentionOnly(SMALL)
     with torch.no_grad():
         model.unembed.zero_()
-    found = tiny_training.measure(model, SMALL)
+    found = induction.measure(model, SMALL)
     uniform = torch.tensor(10.0).log()
     for name in ("loss", "first_copy", "repeats"):
         assert torch.allclose(found[name], uniform)
@@ -100,7 +114,7 @@ def test_measures_are_what_they_say():
 
 def test_repeats_are_the_tokens_that_the_row_determines():
     """A model that knows the next token of every repeat: no loss there, and only there."""
-    tokens, period = tiny_training.draw(SMALL, 64, -1)
+    tokens, period = induction.draw(SMALL, 64, -1)
 
     class Oracle(torch.nn.Module):
         def forward(self, rows):
@@ -111,7 +125,7 @@ def test_repeats_are_the_tokens_that_the_row_determines():
                         logits[b, i, rows[b, i + 1]] = 50.0
             return logits, torch.full((2, len(rows), 2, 12, 12), 1 / 12)
 
-    found = tiny_training.measure(Oracle(), SMALL)
+    found = induction.measure(Oracle(), SMALL)
     assert found["repeats"] < 1e-4 and torch.allclose(found["first_copy"], torch.tensor(10.0).log())
 
 
@@ -132,9 +146,9 @@ def test_sizes_that_cannot_work_are_refused(change, message):
 
 
 def test_no_steps_and_unknown_curves_are_refused():
-    run = tiny_training.start(SMALL)
+    run = induction.start(SMALL)
     with pytest.raises(ValueError, match="got 0"):
-        tiny_training.train(run, 0)
-    tiny_training.train(run, 1, progress=False)
+        runs.train(run, 0)
+    runs.train(run, 1)
     with pytest.raises(KeyError, match="accuracy"):
         run.curve("accuracy")

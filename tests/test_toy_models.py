@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mi_helpers import figures
-from mi_helpers import toy_models as T
+from mi_helpers.toys import superposition as T
 
 
 def polygon(n: int) -> torch.Tensor:
@@ -63,10 +63,10 @@ def test_worlds_keep_their_density_and_pair_as_told(pairing: str) -> None:
 
 def test_sparse_features_are_put_in_superposition_and_dense_ones_are_not() -> None:
     density = torch.tensor([[1.0] * 5, [0.05] * 5])
-    found = T.train_bottleneck(density, 2, steps=600, tries=3, progress=False)
+    found = T.train_bottleneck(density, 2, steps=600, tries=3)
     kept = T.represented(found.W).sum(-1)
     assert kept.tolist() == [2, 5]
-    linear = T.train_bottleneck(density, 2, steps=600, linear=True, progress=False)
+    linear = T.train_bottleneck(density, 2, steps=600, linear=True)
     assert (linear.W.square().sum((1, 2)) < 2.3).all(), "no more than two dimensions' worth"
     assert found.loss[1] < 0.6 * linear.loss[1]
 
@@ -74,23 +74,23 @@ def test_sparse_features_are_put_in_superposition_and_dense_ones_are_not() -> No
 def test_training_is_reproducible_and_leaves_the_global_state() -> None:
     density = torch.full((2, 4), 0.2)
     state = torch.get_rng_state()
-    one, two = (T.train_bottleneck(density, 2, steps=30, progress=False) for _ in range(2))
+    one, two = (T.train_bottleneck(density, 2, steps=30) for _ in range(2))
     assert torch.equal(one.W, two.W) and torch.equal(torch.get_rng_state(), state)
-    other = T.train_bottleneck(density, 2, steps=30, seed=1, progress=False)
+    other = T.train_bottleneck(density, 2, steps=30, seed=1)
     assert not torch.allclose(one.W, other.W)
 
 
 def test_the_best_of_several_tries_is_kept() -> None:
     density = torch.full((3, 5), 0.05)
-    one = T.train_bottleneck(density, 2, steps=200, progress=False)
-    best = T.train_bottleneck(density, 2, steps=200, tries=4, progress=False)
+    one = T.train_bottleneck(density, 2, steps=200)
+    best = T.train_bottleneck(density, 2, steps=200, tries=4)
     assert best.W.shape == (3, 5, 2) and (best.loss <= one.loss + 0.01).all()
 
 
 def test_absolute_value_is_learned_when_there_are_neurons_enough() -> None:
     density = torch.tensor([[0.5] * 3])
-    enough = T.train_absolute_value(density, 12, steps=800, progress=False)
-    few = T.train_absolute_value(density, 2, steps=800, progress=False)
+    enough = T.train_absolute_value(density, 12, steps=800)
+    few = T.train_absolute_value(density, 2, steps=800)
     assert enough.loss[0] < 0.02 < 0.1 < few.loss[0]
     x = torch.tensor([[[0.5, 0.0, 0.0], [-0.5, 0.0, 0.0]]])
     torch.testing.assert_close(enough(x), x.abs(), atol=0.15, rtol=0)
@@ -111,7 +111,7 @@ def test_absolute_value_is_learned_when_there_are_neurons_enough() -> None:
 )
 def test_impossible_worlds_are_refused(arguments: dict, said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        T.train_bottleneck(**{"d_hidden": 2, "steps": 1, "progress": False, **arguments})
+        T.train_bottleneck(**{"d_hidden": 2, "steps": 1, **arguments})
 
 
 def test_arrows_end_where_the_directions_do_and_keep_their_colour() -> None:

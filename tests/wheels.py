@@ -7,15 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import release
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def tracked_files() -> list[str]:
-    """The files that git tracks, as far as they are there."""
-    listing = subprocess.run(
-        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout
-    return [line for line in listing.splitlines() if (ROOT / line).is_file()]
+    """The files of this checkout that git tracks, as far as they are there."""
+    return release.tracked_files(ROOT)
 
 
 def build_wheel(folder: Path) -> Path:

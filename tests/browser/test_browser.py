@@ -18,7 +18,8 @@ import pytest
 
 pytest.importorskip("playwright.sync_api", reason="needs playwright")
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
-from browser import Lab, Window, chromium, jupyter_lab, offline_window, to_html  # noqa: E402
+from browser import Lab, Window, chromium, jupyter_lab, offline_window  # noqa: E402
+from pages import to_html  # noqa: E402
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(1500)]
 
@@ -41,7 +42,33 @@ weights /= weights.sum(-1, keepdims=True)""",
 figures.explore(draw, layer=["3", "9", "broken"])""",
     "explored attention": """figures.explore(
     lambda head: figures.attention(weights[head], tokens, title=f"Head {head}"), head=[0, 1])""",
+    "slow": """import time
+def slow(layer):
+    time.sleep(2 * layer)
+    return figures.bars([layer], ["a"], title=f"Slow {layer}")
+
+figures.explore(slow, layer=[0, 1, 2])""",
+    "ahead": """figures.explore(lambda layer: figures.heatmap([[layer]], title=f"Ahead {layer}"),
+    layer=[1, 5], ahead=True)""",
+    "legend": """figures.lines({f"a series with a long name {i}": [i, 2, 4 * i] for i in range(8)},
+    title="A title that is longer than a telephone is wide, so that it has to be broken twice")""",
+    "facets": """figures.heatmap(weights, facets=["L0H0", "L0H1", "L0H2"], x=tokens, y=tokens,
+    title="A name above each panel", xlabel="key (source)", ylabel="query (destination)")""",
+    "text": """figures.explore(
+    lambda words: figures.tokens_coloured(words.split(), [1] * 2, title="t"), words="two words")""",
 }
+COVERED = """plot => {
+  const box = thing => thing.getBoundingClientRect(), bar = box(plot.querySelector(".modebar"));
+  const over = text => {
+    const b = box(text);
+    return text.textContent.trim() && b.left < bar.right && b.right > bar.left
+      && b.top < bar.bottom && b.bottom > bar.top;
+  };
+  const texts = [...plot.querySelectorAll("text")].filter(text => !text.closest(".modebar"));
+  const groups = [...plot.querySelectorAll(".modebar-group")];
+  return {texts: texts.length, covered: texts.filter(over).map(text => text.textContent),
+    shown: groups.some(group => getComputedStyle(group).opacity !== "0")};
+}"""
 PIXELS = """async source => {
   const image = new Image();
   image.src = "data:image/png;base64," + source;
@@ -89,6 +116,19 @@ class Reader:
         assert box["width"] > 200 and box["height"] > 150
         seen = self.look(thing)
         assert seen["colours"] > 20 and 0.02 < seen["ink"] < 0.98, seen
+
+    def assert_toolbar_covers_no_text(self, plot: Any) -> None:
+        """The toolbar appears when the mouse enters `plot`, and stands on no text of it."""
+        plot.scroll_into_view_if_needed()
+        self.window.page.mouse.move(0, 0)
+        self.window.settle(600)
+        if plot.locator(".modebar").count():  # JupyterLab shows a picture until the mouse enters
+            assert not plot.evaluate(COVERED)["shown"]
+        plot.hover(position={"x": 90, "y": 90})
+        plot.locator(".modebar").wait_for(state="attached")
+        self.window.settle(600)
+        seen = plot.evaluate(COVERED)
+        assert seen["shown"] and seen["texts"] > 2 and seen["covered"] == []
 
     def look(self, thing: Any) -> dict[str, float]:
         """How many colours `thing` shows, and which share of it is not background."""
@@ -150,6 +190,22 @@ def test_live(lab: Lab, reader: Reader) -> None:
     reader.output("explored attention").locator("select").select_option("1")
     expect(reader.output("explored attention").locator("figcaption:visible")).to_have_text("Head 1")
     reader.assert_painted(reader.views("explored attention"))
+
+    slow, dimmed = reader.output("slow"), reader.output("slow").locator(".mi-computing")
+    expect(dimmed).to_have_count(0)
+    slow.locator("select").select_option("2")
+    expect(slow.get_by_role("status")).to_have_text("computing \u2026")
+    expect(dimmed).to_have_count(1)
+    assert float(dimmed.evaluate("it => getComputedStyle(it).opacity")) < 1
+    expect(reader.plots("slow").locator(".gtitle")).to_have_text("Slow 2")
+    expect(dimmed).to_have_count(0)
+    expect(slow.get_by_role("status")).to_have_count(0)
+
+    reader.output("ahead").locator("select").select_option("5")
+    expect(reader.plots("ahead").locator(".gtitle")).to_have_text("Ahead 5")
+    expect(reader.output("text")).to_contain_text("words (then press Enter)")
+    for name in ("plotly", "wide", "legend", "facets"):
+        reader.assert_toolbar_covers_no_text(reader.plots(name))
     reader.window.command("docmanager:save")
 
 
@@ -182,6 +238,13 @@ def test_after_a_reload_with_a_new_kernel(lab: Lab, reader: Reader) -> None:
         reader.assert_painted(reader.plots(name))
     for name in ("attention", "again", "explored attention"):
         reader.assert_painted(reader.views(name))
+    from playwright.sync_api import expect
+
+    for name in ("explore", "explored attention", "slow", "ahead", "text"):
+        output = reader.output(name)
+        expect(output.get_by_text("run the notebook to change it")).to_be_visible()
+        expect(output.locator(".jp-OutputArea-child:visible")).to_have_count(2)  # caption and twin
+        expect(output.get_by_text("displaying widget")).to_be_hidden()
 
 
 def test_untrusted(lab: Lab, reader: Reader) -> None:
@@ -196,6 +259,31 @@ def test_untrusted(lab: Lab, reader: Reader) -> None:
     expect(reader.output("attention")).to_contain_text("needs scripts")
     expect(reader.views("attention")).to_have_count(0)
     assert reader.look(reader.output("tokens"))["colours"] > 20
+    reader.assert_painted(reader.plots("explore"))
+    expect(reader.output("explore")).to_contain_text("run the notebook to change it")
+    expect(reader.output("explore").get_by_text("displaying widget")).to_be_hidden()
+
+
+@pytest.mark.parametrize("width", [390, 1400])
+def test_exported_figures_fit_the_page(
+    lab: Lab, reader: Reader, tmp_path: Path, width: int
+) -> None:
+    """On a phone and on a wide screen: nothing sticks out, no toolbar or legend hides anything."""
+    executed = nbformat.read(lab.root / "seen.ipynb", as_version=4)
+    page = tmp_path / "page.html"
+    page.write_text(to_html(executed), encoding="utf-8")
+    reader.outputs = ".jp-CodeCell >> nth={} >> .jp-Cell-outputWrapper"
+    reader.plot = ".js-plotly-plot:visible"
+    reader.window.page.set_viewport_size({"width": width, "height": 900})
+    reader.window.page.goto(page.as_uri())
+    assert reader.window.page.evaluate("document.documentElement.scrollWidth") <= width
+    for name in ("plotly", "wide", "legend", "facets"):
+        reader.assert_toolbar_covers_no_text(reader.plots(name))
+        title = reader.output(name).locator("figcaption").bounding_box()
+        assert 0 <= title["x"] and title["x"] + title["width"] <= width
+    curves = reader.plots("legend").locator(".nsewdrag").first.bounding_box()
+    legend = reader.plots("legend").locator(".legend").bounding_box()
+    assert legend["y"] >= curves["y"] + curves["height"] and curves["height"] > 80
 
 
 def test_exported_html(lab: Lab, reader: Reader, tmp_path: Path) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from test_sae import HOOK, an_sae, random
 
 from mi_helpers import sae as S
+from mi_helpers.interventions import NothingHappened, intervene
 from mi_helpers.models import model_id
+from mi_helpers.sae.stream import read_flat
 
 
 @pytest.fixture
@@ -64,8 +68,22 @@ def test_direct_logits_are_centred_and_need_the_stream(tiny_model, fitted) -> No
     torch.testing.assert_close(found, want - want.mean(-1, keepdim=True))
     with pytest.raises(IndexError, match="no unit 50"):
         S.direct_logits(tiny_model, fitted, [50])
-    with pytest.raises(ValueError, match="only sites of the residual stream"):
+    with pytest.raises(ValueError, match="writes 6 dimensions"):
         S.direct_logits(tiny_model, an_sae(), [0])
+    for hook in ("blocks.1.attn.hook_q", "blocks.1.mlp.hook_in", "blocks.1.mlp.hook_post"):
+        with pytest.raises(ValueError, match="does not write to the residual stream"):
+            S.direct_logits(tiny_model, replace(fitted, hook=hook), [0])
+
+
+def test_direct_logits_of_heads_go_through_their_output_matrix(tiny_model, fitted) -> None:
+    """Widths agree, meanings do not: d_heads x d_head is d_model in most models."""
+    heads = replace(fitted, hook="blocks.1.attn.hook_z")
+    found = S.direct_logits(tiny_model, heads, [3, 7])
+    z = fitted.W_dec[[3, 7]].unflatten(1, (tiny_model.cfg.n_heads, -1))
+    want = torch.einsum("uhd,hdm->um", z, tiny_model.blocks[1].attn.W_O) @ tiny_model.W_U
+    torch.testing.assert_close(found, want - want.mean(-1, keepdim=True))
+    plain = S.direct_logits(tiny_model, fitted, [3, 7])
+    assert (found - plain).norm() > 0.5 * found.norm()
 
 
 def test_attribution_predicts_small_changes(tiny_model, fitted, tokens) -> None:
@@ -76,49 +94,103 @@ def test_attribution_predicts_small_changes(tiny_model, fitted, tokens) -> None:
 
     found = S.attribute_to_units(tiny_model, fitted, tokens, metric)
     clean = metric(tiny_model(tokens))
-    prompt, pos, unit = (found.acts * (found.direct.abs() > 1e-4)).nonzero()[0].tolist()
+    strong = found.acts * (found.direct.abs() > 1e-4)
+    assert not found.acts[:, 0].any()  # the first token is spared
+    prompt, pos, unit = strong.nonzero()[0].tolist()
     act = float(found.acts[prompt, pos, unit])
-    hook = S.set_units(fitted, {unit: 0.99 * act}, [pos])
-    with tiny_model.hooks(fwd_hooks=[(HOOK, hook)]):
+    with S.set_units(tiny_model, fitted, {unit: 0.99 * act}, [pos]):
         moved = metric(tiny_model(tokens))
     change = float(clean[prompt] - moved[prompt])
     assert change == pytest.approx(0.01 * float(found.direct[prompt, pos, unit]), rel=0.1, abs=1e-6)
 
 
+def stream_of(model, tokens: torch.Tensor) -> torch.Tensor:
+    return read_flat(model, HOOK, tokens)
+
+
 def test_setting_units_changes_them_and_nothing_before(tiny_model, fitted, tokens) -> None:
-    before = S.unit_activations(tiny_model, fitted, tokens)
-    unit = int(before.sum((0, 1)).argmax())
-    hook = S.set_units(fitted, {unit: 0.0}, [4])
-    x = tiny_model.run_with_cache(tokens)[1][HOOK]
-    changed = hook(x.clone(), None)
-    step = changed - x
+    before, x = S.unit_activations(tiny_model, fitted, tokens), stream_of(tiny_model, tokens)
+    unit = int(before[:, 1:].sum((0, 1)).argmax())
+    with S.set_units(tiny_model, fitted, {unit: 0.0}, [4]) as fired:
+        step = stream_of(tiny_model, tokens) - x
+    assert fired.count == 1
     assert step[:, [0, 1, 2, 3, 5, 6, 7, 8]].abs().max() == 0
-    torch.testing.assert_close(step[:, 4], -before[:, 4, unit, None] * fitted.W_dec[unit])
-    with pytest.raises(IndexError, match="no unit -1"):
-        S.set_units(fitted, {-1: 0.0})
+    want = -before[:, 4, unit, None] * fitted.W_dec[unit]
+    assert want.abs().max() > 0.1
+    torch.testing.assert_close(step[:, 4], want)
+    torch.testing.assert_close(stream_of(tiny_model, tokens), x)  # the block is over
 
 
 def test_setting_a_unit_to_another_runs_values_is_patching(tiny_model, fitted, tokens) -> None:
-    other = tokens.flip(1)
-    x, y = (S.read_site(tiny_model, HOOK, t) for t in (tokens, other))
-    unit = int(fitted.encode(y).sum((0, 1)).argmax())
+    x, y = (stream_of(tiny_model, t) for t in (tokens, tokens.flip(1)))
+    unit = int(fitted.encode(y)[:, 1:].sum((0, 1)).argmax())
     wanted = fitted.encode(y)[..., unit]
-    step = S.set_units(fitted, {unit: wanted})(x, None) - x
-    torch.testing.assert_close(
-        step, (wanted - fitted.encode(x)[..., unit])[..., None] * fitted.W_dec[unit]
-    )
-    with pytest.raises(ValueError, match="names no unit"):
-        S.set_units(fitted, {})
+    with S.set_units(tiny_model, fitted, {unit: wanted}):
+        step = stream_of(tiny_model, tokens) - x
+    want = (wanted - fitted.encode(x)[..., unit])[..., None] * fitted.W_dec[unit]
+    torch.testing.assert_close(step[:, 1:], want[:, 1:])
+    assert want[:, 1:].abs().max() > 1e-3 and step[:, 0].abs().max() == 0  # the first is spared
+
+
+def test_special_tokens_are_spared_wherever_they_stand(tiny_model, fitted, tokens) -> None:
+    tokens = tokens.clone()
+    tokens[1, 5] = tiny_model.tokenizer.bos_token_id
+    x = stream_of(tiny_model, tokens)
+    with S.set_units(tiny_model, fitted, {unit: 9.0 for unit in range(50)}):
+        moved = (stream_of(tiny_model, tokens) - x).norm(dim=-1)
+    still = torch.zeros_like(tokens, dtype=torch.bool)
+    still[:, 0] = still[1, 5] = True
+    assert torch.equal(moved == 0, still)
+    with S.splice(tiny_model, fitted):
+        spliced = stream_of(tiny_model, tokens)
+    assert torch.equal((spliced != x).any(-1), ~still)
+    torch.testing.assert_close(spliced[~still], fitted(x[~still]))
+
+
+def test_setting_units_that_does_nothing_is_refused(tiny_model, fitted, tokens) -> None:
+    for wrong, error, said in (({-1: 0.0}, IndexError, "no unit -1"), ({}, ValueError, "no unit")):
+        with pytest.raises(error, match=said), S.set_units(tiny_model, fitted, wrong):
+            tiny_model(tokens)
+    with pytest.raises(NothingHappened), S.set_units(tiny_model, fitted, {3: 0.0}):
+        pass
+    with pytest.raises(NothingHappened, match="spared"):
+        with S.set_units(tiny_model, fitted, {3: 0.0}):
+            tiny_model(tokens[:, :1])
+    with pytest.raises(ValueError, match="always spared"):
+        with S.set_units(tiny_model, fitted, {3: 0.0}, [0]):
+            tiny_model(tokens)
+    with pytest.raises(NothingHappened), S.splice(tiny_model, fitted):
+        pass
+    assert torch.equal(tiny_model(tokens), tiny_model(tokens))
+
+
+def test_units_silent_on_the_text_can_be_ablated_without_effect(pocket) -> None:
+    """BOS fires hundreds of them, and means nothing by it."""
+    from importlib.resources import files
+
+    from mi_helpers import prompts
+
+    sae = S.load(files("mi_data") / "sae" / "resid_post_3")
+    tokens = prompts.ioi(pocket, 16, seed=3).clean_tokens
+    acts = S.unit_activations(pocket, sae, tokens)
+    silent = (~(acts[:, 1:] > 0).any(1).any(0)).nonzero()[:, 0].tolist()
+    assert len(silent) > 100 and (acts[:, 0][:, silent] > 0).any()
+    with S.set_units(pocket, sae, dict.fromkeys(silent, 0.0)):
+        after = pocket(tokens)[:, -1]
+    torch.testing.assert_close(after, pocket(tokens)[:, -1], atol=1e-3, rtol=1e-3)
+    busy = int(acts[:, -1].mean(0).argmax())
+    with S.set_units(pocket, sae, {busy: 0.0}):
+        assert (pocket(tokens)[:, -1] - after).abs().max() > 0.01
 
 
 def test_read_tokens_is_the_site_on_real_tokens(tiny_model, tokens) -> None:
     real = torch.ones_like(tokens, dtype=torch.bool)
     real[:, 0], real[0, 4:], real[1, 7:] = False, False, False
     found = S.read_tokens(tiny_model, HOOK, tokens, real, rows_at_once=2)
-    torch.testing.assert_close(found, S.read_site(tiny_model, HOOK, tokens)[real])
+    torch.testing.assert_close(found, read_flat(tiny_model, HOOK, tokens)[real])
     real[2] = False  # a text of which nothing is read
     found = S.read_tokens(tiny_model, HOOK, tokens, real, rows_at_once=2)
-    torch.testing.assert_close(found, S.read_site(tiny_model, HOOK, tokens)[real])
+    torch.testing.assert_close(found, read_flat(tiny_model, HOOK, tokens)[real])
     with pytest.raises(ValueError, match="0 tokens"):
         S.read_tokens(tiny_model, HOOK, tokens, torch.zeros_like(real))
 
@@ -128,26 +200,6 @@ def test_activations_go_back_to_their_texts() -> None:
     assert S.on_texts(torch.tensor([1.0, 2.0, 3.0]), real).tolist() == [[0, 1, 2], [0, 3, 0]]
     with pytest.raises(ValueError, match="3 tokens are real"):
         S.on_texts(torch.ones(4), real)
-
-
-def test_units_towards_a_token_stand_out_in_their_own_writing(tiny_model, fitted) -> None:
-    logits = S.direct_logits(tiny_model, fitted, range(50))
-    (unit, z), *rest = S.units_towards(tiny_model, fitted, 7, 3)
-    assert z == pytest.approx(float((logits[:, 7] / logits.std(-1)).max()))
-    assert float(logits[unit, 7] / logits[unit].std()) == pytest.approx(z)
-    assert [z, *(r[1] for r in rest)] == sorted([z, *(r[1] for r in rest)], reverse=True)
-
-
-def test_neighbours_agree_where_a_unit_marks_a_kind() -> None:
-    x = torch.cat([random(20, 5) * 0.1 + 3, random(20, 5, seed=1) * 0.1 - 3])
-    marks, scattered = torch.zeros(40), torch.zeros(40)
-    marks[:20], scattered[::2] = 1.0, 1.0
-    assert S.neighbour_consistency(marks, x, k=5).tolist() == [1.0] * 20
-    assert S.neighbour_consistency(scattered, x, k=5).mean() < 0.8
-    outside = S.neighbour_consistency(marks, x, k=5, examples=marks == 0)
-    assert outside.tolist() == [0.0] * 20
-    with pytest.raises(ValueError, match="none to compare"):
-        S.neighbour_consistency(torch.zeros(40), x)
 
 
 def test_nearest_units_leave_the_unit_itself_out() -> None:
@@ -192,10 +244,8 @@ def test_a_report_gathers_what_its_parts_say(tiny_model, fitted, labelled) -> No
 
 
 def test_a_dashboard_escapes_what_the_text_holds(tiny_model, fitted, labelled) -> None:
-    from dataclasses import replace
-
     from mi_helpers.figures import unit_dashboard
-    from mi_helpers.sae.reports import Example
+    from mi_helpers.sae.report import Example
 
     acts = fitted.encode(S.read_tokens(tiny_model, HOOK, labelled.tokens, labelled.real))
     found = S.report(tiny_model, fitted, labelled, acts, int(acts.sum(0).argmax()))
@@ -224,14 +274,28 @@ def test_restoring_nothing_and_everything(tiny_model, fitted, tokens, kind) -> N
         assert everything == pytest.approx(1, abs=1e-3)
         assert run.needed(0.999, range(32)) is not None
     elif kind == "features":  # the same, less what the dictionary cannot write
-        x, y = (S.read_site(tiny_model, HOOK, t) for t in (other[:1], tokens[:1]))
+        x, y = (read_flat(tiny_model, HOOK, t) for t in (other[:1], tokens[:1]))
         step = fitted.decode(fitted.encode(y)) - fitted.decode(fitted.encode(x))
-        with tiny_model.hooks(fwd_hooks=[(HOOK, lambda act, hook: act + step)]):
+        step[:, 0] = 0  # first tokens are spared
+        with intervene(tiny_model, {HOOK: lambda act, where: act + step}):
             want = float(last_logits(tiny_model(other[:1])))
         assert everything == pytest.approx(
             (want - run.ends[0]) / (run.ends[1] - run.ends[0]), abs=1e-3
         )
         assert everything != pytest.approx(1, abs=1e-2)
+
+
+def test_features_are_restored_where_they_are_attributed(tiny_model, fitted, tokens) -> None:
+    """Prompts that differ in their first token alone: there features are spared, units are not."""
+    other = tokens[:1].clone()
+    other[0, 0] += 1
+    found = S.attribute_to_units(tiny_model, fitted, other, last_logits)
+    run = S.restoration(tiny_model, "features", tokens[:1], other, last_logits, sae=fitted)
+    assert not found.acts[:, 0].any()
+    [steps] = run.clean_values.values()
+    assert not steps[:, 0].any() and steps[:, 1:].any()
+    run = S.restoration(tiny_model, "dimensions", tokens[:1], other, last_logits, sae=fitted)
+    assert run.share(range(32)) == pytest.approx(1, abs=1e-3)
 
 
 def test_restoration_scores_are_the_slope(tiny_model, fitted, tokens) -> None:
@@ -253,7 +317,7 @@ def test_units_needed_are_the_fewest(tiny_model, fitted, tokens) -> None:
 def test_restoration_refuses_what_cannot_work(tiny_model, fitted, tokens) -> None:
     with pytest.raises(ValueError, match="unknown kind 'layers'"):
         S.restoration(tiny_model, "layers", tokens, tokens, last_logits, sae=fitted)
-    with pytest.raises(ValueError, match="nothing to restore"):
+    with pytest.raises(ValueError, match="recovery is undefined"):
         S.restoration(tiny_model, "heads", tokens, tokens, last_logits, sae=fitted)
     with pytest.raises(ValueError, match=r"clean is \[3, 9\]"):
         S.restoration(tiny_model, "heads", tokens, tokens[:, 1:], last_logits, sae=fitted)

@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 import random
+import sys
 
 import pytest
 import torch
-from patching_fixtures import BATCH
+from patching_fixtures import BATCH, plain_acdc
 from transformer_lens import patching as tl_patching
 from transformer_lens.tools.analysis import attribution_patching as tl
 
-from mi_helpers import patching
+from mi_helpers import circuits, patching, sites
+from mi_helpers.circuits import Circuit, EdgeGraph
+from mi_helpers.engine import prepare
+from mi_helpers.interventions import NothingHappened
 from mi_helpers.patching import (
-    Acdc,
     At,
-    Circuit,
-    EdgeGraph,
     Integrated,
     Mean,
     OtherRun,
     Resample,
-    TopEdges,
     Where,
     Zero,
-    acdc,
-    engine,
 )
-from mi_helpers.patching.circuits import edge_runner
+from mi_helpers.sites import Head
 
 pytest_plugins = ["patching_fixtures"]
 
@@ -62,14 +60,13 @@ def test_path_to_a_head_equals_transformer_lens(model, base, source, metric, com
             model, base, other, here, lambda x: metric(x).mean(), 0, 1, component, verbose=False
         )[1]
     ours = [
-        patching.path_patch(
+        circuits.path_patch(
             model,
             base,
             OtherRun(source),
             metric,
             senders=["L0H1"],
             receivers=[f"L1H{head}.{component}"],
-            progress=False,
         ).mean()[0]
         for head in range(4)
     ]
@@ -78,8 +75,8 @@ def test_path_to_a_head_equals_transformer_lens(model, base, source, metric, com
 
 
 def test_path_to_the_logits_leaves_everything_else_alone(model, base, source, metric):
-    direct = patching.path_patch(model, base, OtherRun(source), metric)
-    through = patching.path_patch(model, base, OtherRun(source), metric, through=("mlp",))
+    direct = circuits.path_patch(model, base, OtherRun(source), metric)
+    through = circuits.path_patch(model, base, OtherRun(source), metric, through=("mlp",))
     assert direct.axes == ("layer", "head") and direct.values.shape == (3, 4, BATCH)
     with torch.no_grad():
         _, other = model.run_with_cache(source)
@@ -106,21 +103,20 @@ def test_path_to_the_logits_leaves_everything_else_alone(model, base, source, me
 
 
 def test_all_paths_of_the_last_writer_are_the_patch_itself(model, base, source, metric):
-    path = patching.path_patch(
+    path = circuits.path_patch(
         model, base, OtherRun(source), metric, senders=["MLP2", "L1H0", "L0H3"]
     )
     sweep = patching.patch_sweep(
-        model, base, OtherRun(source), metric, site="mlp_out", over=("layer",), progress=False
+        model, base, OtherRun(source), metric, site="mlp_out", over=("layer",)
     )
     torch.testing.assert_close(path.values[0], sweep.values[2], rtol=0, atol=1e-5)
-    late = patching.path_patch(
+    late = circuits.path_patch(
         model,
         base,
         OtherRun(source),
         metric,
         senders=["L1H0", "embed"],
         receivers=["L1H2.v", "MLP0"],
-        progress=False,
     )
     assert torch.equal(late.values[0], late.base), "a later head cannot reach them"
     assert late.effect()[1].abs() > 1e-5
@@ -146,9 +142,7 @@ def test_attribution_is_the_slope_of_patching(model, base, source, metric):
     for site in SITES:
         per_head = patching.SITES[site].per_head
         over = ("layer", "position", "head") if per_head else ("layer", "position")
-        step = patching.patch_sweep(
-            model, base, Step(), metric, site=site, over=over, progress=False
-        )
+        step = patching.patch_sweep(model, base, Step(), metric, site=site, over=over)
         slope, estimate = step.effect() * 100, found[site].effect(*over)
         assert torch.corrcoef(torch.stack([slope.flatten(), estimate.flatten()]))[0, 1] > 0.99, site
         assert abs(float(slope.norm() / estimate.norm()) - 1) < 0.05, site
@@ -164,6 +158,55 @@ def test_integrated_gradients_add_up_to_the_gap(model, base, source, metric):
     gap = plain["resid_pre"].target - plain["resid_pre"].base
     assert (totals[1] - gap).abs().max() < 0.01 * gap.abs().max()
     assert (totals[0] - gap).abs().max() > 0.05 * gap.abs().max(), "one gradient does not"
+
+
+def test_slopes_are_those_of_a_plain_backward_pass(model, base, metric):
+    places = [("z", 1), ("pattern", 0), ("mlp_post", 2), "blocks.1.ln2.hook_scale", ("q", 0)]
+    found = patching.slopes(model, base, metric, places)
+    assert list(found) == places
+    kept = {}
+
+    def keep(act, hook):
+        act = act if act.requires_grad else act.requires_grad_()
+        act.retain_grad()
+        kept[hook.name] = act
+        return act
+
+    start = ("hook_embed", lambda act, hook: act.detach().clone().requires_grad_())
+    names = [sites.hook_name(place) for place in places]
+    with torch.enable_grad():
+        logits = model.run_with_hooks(base, fwd_hooks=[start, *((name, keep) for name in names)])
+        metric(logits).sum().backward()
+    for place, name in zip(places, names, strict=True):
+        act, slope = found[place]
+        wanted = kept[model.hook_dict[name].name]
+        assert not act.requires_grad and slope.abs().max() > 1e-6, place
+        torch.testing.assert_close(act, sites.site_layout(place, wanted.detach()))
+        torch.testing.assert_close(slope, sites.site_layout(place, wanted.grad))
+
+
+def test_slopes_start_where_they_are_told(model, base, source, metric):
+    stream = sites.read(model, source, [("resid_pre", 0)])["resid_pre", 0]
+    places = [("resid_pre", 0), ("z", 1)]
+    there = patching.slopes(model, source, metric, places)
+    started = patching.slopes(model, base, metric, places, start=stream)
+    here = patching.slopes(model, base, metric, places)
+    for place in places:
+        for mine, wanted, other in zip(started[place], there[place], here[place], strict=True):
+            torch.testing.assert_close(mine, wanted, rtol=0, atol=1e-6)
+            assert (mine - other).abs().max() > 1e-4
+    with pytest.raises(NothingHappened, match="qkv.hook_out"):
+        patching.slopes(model, base, metric, ["blocks.0.attn.qkv.hook_out"])
+    with pytest.raises(ValueError, match="layer 7"):
+        patching.slopes(model, base, metric, [("z", 7)])
+
+
+@pytest.mark.parametrize("what", [Zero(), Mean, Resample], ids=["Zero", "Mean", "Resample"])
+def test_gradient_methods_take_another_run_only(model, base, source, metric, what):
+    what = what if isinstance(what, Zero) else what(source)
+    for method in (patching.attribution, circuits.edge_attribution):
+        with pytest.raises(ValueError, match=f"not {type(what).__name__}"):
+            method(model, base, what, metric)
 
 
 def test_attribution_refuses(model, base, source, metric):
@@ -182,7 +225,7 @@ def test_attribution_refuses(model, base, source, metric):
 
 
 def test_edge_attribution_equals_transformer_lens(model, base, source, metric, graph):
-    ours = patching.edge_attribution(model, base, OtherRun(source), metric)
+    ours = circuits.edge_attribution(model, base, OtherRun(source), metric)
     theirs = torch.zeros_like(ours.values)
     config = tl.EdgeAttributionConfig(granularity="edge")
     model.requires_grad_(True)
@@ -200,13 +243,13 @@ def test_edge_attribution_equals_transformer_lens(model, base, source, metric, g
 
 def test_edges_of_a_node_add_up_to_its_attribution(model, base, source, metric, graph):
     for path in (At(0.3), Integrated(3)):
-        scores = patching.edge_attribution(model, base, OtherRun(source), metric, path=path)
+        scores = circuits.edge_attribution(model, base, OtherRun(source), metric, path=path)
         nodes = patching.attribution(
             model, base, OtherRun(source), metric, sites=["z", "mlp_out"], path=path
         )
         of_heads = nodes["z"].effect("layer", "head").flatten().tolist()
         totals = scores.nodes()
-        assert [totals[head] for head in graph.heads] == pytest.approx(of_heads, abs=1e-6)
+        assert [totals[str(head)] for head in graph.heads] == pytest.approx(of_heads, abs=1e-6)
         mlps = nodes["mlp_out"].effect("layer").tolist()
         assert [totals[f"MLP{layer}"] for layer in range(3)] == pytest.approx(mlps, abs=1e-6)
 
@@ -215,19 +258,18 @@ def test_edge_scores_predict_patching_single_edges(model, base, source, metric, 
     edges = random.Random(0).sample(Circuit(graph, graph.valid).edges(), 40)
     truth = torch.tensor(
         [
-            patching.path_patch(
+            circuits.path_patch(
                 model,
                 base,
                 OtherRun(source),
                 metric,
                 senders=[writer],
                 receivers=reader if reader == "logits" else [reader],
-                progress=False,
             ).effect()[0]
             for writer, reader in edges
         ]
     )
-    scores = patching.edge_attribution(model, base, OtherRun(source), metric)
+    scores = circuits.edge_attribution(model, base, OtherRun(source), metric)
     found = torch.tensor([scores.values[graph.edge(*edge)] for edge in edges])
     assert float((found - truth).norm() / truth.norm()) < 0.5
     shuffled = found[torch.randperm(len(found), generator=torch.Generator().manual_seed(0))]
@@ -235,12 +277,10 @@ def test_edge_scores_predict_patching_single_edges(model, base, source, metric, 
 
 
 def test_integrated_edges_from_the_embeddings_add_up_to_the_gap(model, base, source, metric):
-    setup = engine.prepare(model, source, metric)
-    gap = float(
-        (setup.values["metric"] - engine.prepare(model, base, metric).values["metric"]).mean()
-    )
+    setup = prepare(model, source, metric)
+    gap = float((setup.values["metric"] - prepare(model, base, metric).values["metric"]).mean())
     found = [
-        patching.edge_attribution(model, base, OtherRun(source), metric, path=path).nodes()["embed"]
+        circuits.edge_attribution(model, base, OtherRun(source), metric, path=path).nodes()["embed"]
         for path in (At(0), Integrated(40))
     ]
     assert found[1] == pytest.approx(gap, rel=0.05) and found[0] != pytest.approx(gap, rel=0.2)
@@ -265,11 +305,11 @@ def test_the_graph_of_gpt2_small():
 
 def test_faithfulness_equals_transformer_lens(model, base, source, metric, graph):
     generator = torch.Generator().manual_seed(3)
-    circuits = [
+    some = [
         Circuit(graph, graph.valid & (torch.rand(graph.valid.shape, generator=generator) < keep))
         for keep in (0.3, 0.8)
     ]
-    ours = patching.faithfulness(model, base, circuits, OtherRun(source), metric)
+    ours = circuits.faithfulness(model, base, some, OtherRun(source), metric)
     for row in range(BATCH):
         pair = base[row : row + 1], source[row : row + 1]
         with tl._edge_hook_flags(model):
@@ -281,7 +321,7 @@ def test_faithfulness_equals_transformer_lens(model, base, source, metric, graph
                 compute_gradient=False,
             )
             edges = tl.enumerate_edges(model, cache)
-        for index, circuit in enumerate(circuits):
+        for index, circuit in enumerate(some):
             kept = [edge for edge in edges if circuit.kept[graph.edge(*edge_name(*edge))]]
             result = tl.faithfulness(model, *pair, one(metric, row), kept)
             gap = result.full_metric - result.corrupt_metric
@@ -298,9 +338,9 @@ def test_the_curve_runs_from_nothing_to_the_model(model, base, source, metric, g
         "resample": Resample(source),
         "other": OtherRun(source),
     }[what]
-    scores = patching.edge_attribution(model, base, OtherRun(source), metric)
+    scores = circuits.edge_attribution(model, base, OtherRun(source), metric)
     sizes = [0, 20, int(graph.valid.sum())]
-    curve = patching.faithfulness_curve(model, base, scores, sizes, strategy, metric)
+    curve = circuits.faithfulness(model, base, [scores.top(n) for n in sizes], strategy, metric)
     assert curve.n_edges == tuple(sizes)
     assert curve.normalised()[[0, 2]].tolist() == pytest.approx([0, 1], abs=1e-5)
     assert 1e-3 < abs(float(curve.normalised()[1])) and curve.difference()[2] < 1e-5
@@ -309,40 +349,24 @@ def test_the_curve_runs_from_nothing_to_the_model(model, base, source, metric, g
             torch.testing.assert_close(curve.empty, metric(model(source)), rtol=0, atol=1e-5)
 
 
-def plain_acdc(model, base, source, metric, distance, threshold, graph):
-    """One edge after another, one circuit at a time."""
-    setup = engine.prepare(model, base, metric)
-    with torch.no_grad():
-        runner = edge_runner(setup, OtherRun(source))
-        far = distance(setup.engine.logits(setup.base.final[:, runner.reads]))
+def drop_of(metric):
+    """How much of a metric a circuit loses."""
 
-        def loss(kept):
-            return float(runner.final(kept[None], lambda x: setup.judge(x, far)).mean())
+    def distance(logits):
+        full = metric(logits)
+        return lambda circuit: full - metric(circuit)
 
-        kept = graph.valid.clone()
-        now = loss(kept)
-        for reader in reversed(range(len(graph.readers))):
-            for writer in reversed(range(graph.n_before[reader])):
-                kept[reader, writer] = False
-                new = loss(kept)
-                kept[reader, writer] = new - now >= threshold
-                now = now if kept[reader, writer] else new
-    return kept
+    return distance
 
 
 @pytest.mark.parametrize("distance", ["kl", "logit difference"])
 def test_acdc_equals_the_plain_search(model, base, source, metric, graph, distance):
     far, threshold = {
-        "kl": (patching.kl_distance, 1e-5),
-        "logit difference": (patching.drop_of(metric), 1e-3),
+        "kl": (circuits.kl_distance, 1e-5),
+        "logit difference": (drop_of(metric), 1e-3),
     }[distance]
-    found = patching.discover_circuit(
-        model,
-        base,
-        OtherRun(source),
-        metric,
-        Acdc(threshold, far, first=None),
-        progress=False,
+    found = circuits.acdc(
+        model, base, OtherRun(source), metric, threshold, distance=far, first=None
     )
     wanted = plain_acdc(model, base, source, metric, far, threshold, graph)
     assert 3 < found.n_edges < int(graph.valid.sum()) - 3, "a threshold that prunes some"
@@ -352,9 +376,10 @@ def test_acdc_equals_the_plain_search(model, base, source, metric, graph, distan
 def test_acdc_resumes_and_knows_its_checkpoint(model, base, source, metric, tmp_path, monkeypatch):
     file = tmp_path / "search.safetensors"
     arguments = model, base, OtherRun(source), metric
-    whole = patching.discover_circuit(*arguments, Acdc(1e-5, first=80), progress=False)
+    whole = circuits.acdc(*arguments, 1e-5, first=80)
     visits = []
-    plain = acdc._prune_reader
+    search = sys.modules["mi_helpers.circuits.acdc"]  # the package's own name is the function's
+    plain = search._prune_reader
 
     def interrupted(*args):
         visits.append(args[2])
@@ -362,28 +387,24 @@ def test_acdc_resumes_and_knows_its_checkpoint(model, base, source, metric, tmp_
             raise KeyboardInterrupt
         plain(*args)
 
-    monkeypatch.setattr(acdc, "_prune_reader", interrupted)
+    monkeypatch.setattr(search, "_prune_reader", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        patching.discover_circuit(*arguments, Acdc(1e-5, first=80), checkpoint=file, progress=False)
-    resumed = patching.discover_circuit(
-        *arguments, Acdc(1e-5, first=80), checkpoint=file, progress=False
-    )
+        circuits.acdc(*arguments, 1e-5, first=80, checkpoint=file)
+    resumed = circuits.acdc(*arguments, 1e-5, first=80, checkpoint=file)
     assert visits[11] == visits[10] and sorted(set(visits)) == list(range(visits[0] + 1))
     assert torch.equal(resumed.kept, whole.kept)
     assert [path.name for path in tmp_path.iterdir()] == [file.name]
     with pytest.raises(ValueError, match="another search"):
-        patching.discover_circuit(*arguments, Acdc(2e-5, first=80), checkpoint=file)
+        circuits.acdc(*arguments, 2e-5, first=80, checkpoint=file)
     file.write_bytes(file.read_bytes()[:40])
     with pytest.raises(ValueError, match="no checkpoint of a search"):
-        patching.discover_circuit(*arguments, Acdc(1e-5, first=80), checkpoint=file)
+        circuits.acdc(*arguments, 1e-5, first=80, checkpoint=file)
 
 
 def test_top_edges_and_circuits(model, base, source, metric, graph, tmp_path):
-    circuit = patching.discover_circuit(
-        model, base, OtherRun(source), metric, TopEdges(12), progress=False
-    )
-    scores = patching.edge_attribution(model, base, OtherRun(source), metric, path=Integrated(5))
-    assert circuit.edges() == scores.top(12).pruned().edges() and 0 < circuit.n_edges <= 12
+    scores = circuits.edge_attribution(model, base, OtherRun(source), metric, path=Integrated(5))
+    circuit = scores.top(12).pruned()
+    assert 0 < circuit.n_edges <= 12
     strongest = scores.ranked(12)
     assert set(circuit.edges()) <= {edge[:2] for edge in strongest}
     assert [abs(edge[2]) for edge in strongest] == sorted(
@@ -412,19 +433,19 @@ def test_pruning_drops_what_leads_nowhere(graph):
 
 def test_completeness_and_minimality_equal_ablations(model, base, source, metric, graph):
     nodes, what = ["L0H1", "L1H2", "L1H3"], Mean(source)
-    outside = sorted(set(graph.heads) - set(nodes))
+    outside = sorted({str(head) for head in graph.heads} - set(nodes))
 
     def left(gone):
         return float(patching.ablate(model, base, what, metric, [gone]).mean()[0])
 
-    complete = patching.completeness(
+    complete = circuits.completeness(
         model, base, nodes, what, metric, subsets={"none": [], "two": ["L0H1", "L1H3"]}
     )
     assert complete.first["none"] == pytest.approx(left(outside), abs=1e-6)
     assert complete.second["none"] == pytest.approx(left([]), abs=1e-6)
     assert complete.first["two"] == pytest.approx(left([*outside, "L0H1", "L1H3"]), abs=1e-6)
     assert complete.second["two"] == pytest.approx(left(["L0H1", "L1H3"]), abs=1e-6)
-    minimal = patching.minimality(
+    minimal = circuits.minimality(
         model, base, nodes, what, metric, without={"L1H2": ["L1H3", "L1H2"]}
     )
     assert minimal.first["L1H2"] == pytest.approx(left([*outside, "L1H2", "L1H3"]), abs=1e-6)
@@ -433,39 +454,83 @@ def test_completeness_and_minimality_equal_ablations(model, base, source, metric
         abs(left([*outside, "L0H1"]) - left(outside)), abs=1e-6
     )
     with pytest.raises(ValueError, match="not in the circuit"):
-        patching.completeness(model, base, nodes, what, metric, subsets={"x": ["L0H0"]})
+        circuits.completeness(model, base, nodes, what, metric, subsets={"x": ["L0H0"]})
     with pytest.raises(ValueError, match="among the model's nodes"):
-        patching.minimality(model, base, ["MLP0"], what, metric)
+        circuits.minimality(model, base, ["MLP0"], what, metric)
 
 
 def test_circuits_refuse(model, base, source, metric, graph):
     pair = model, base, OtherRun(source), metric
     with pytest.raises(ValueError, match="threshold must be positive"):
-        patching.discover_circuit(*pair, Acdc(0.0, first=None))
+        circuits.acdc(*pair, 0.0, first=None)
     with pytest.raises(ValueError, match="'L9H0.q' is no reader"):
-        patching.path_patch(*pair, receivers=["L9H0.q"])
+        circuits.path_patch(*pair, receivers=["L9H0.q"])
     with pytest.raises(ValueError, match="logits alone"):
-        patching.path_patch(*pair, receivers=["L1H0.q", "logits"])
+        circuits.path_patch(*pair, receivers=["L1H0.q", "logits"])
     with pytest.raises(ValueError, match="only|nothing else"):
-        patching.path_patch(*pair, through=("attn",))
+        circuits.path_patch(*pair, through=("attn",))
     with pytest.raises(ValueError, match="position 7"):
-        patching.path_patch(*pair, positions=[7])
+        circuits.path_patch(*pair, positions=[7])
     with pytest.raises(ValueError, match="model's graph"):
-        patching.faithfulness(
+        circuits.faithfulness(
             model, base, Circuit(EdgeGraph(1, 1), EdgeGraph(1, 1).valid), Zero(), metric
         )
     with pytest.raises(ValueError, match="earlier reader"):
         Circuit(graph, torch.ones_like(graph.valid))
     model.add_hook("blocks.0.hook_mlp_out", lambda act, hook: act * 2)
     with pytest.warns(UserWarning), pytest.raises(ValueError, match="reset_hooks"):
-        patching.faithfulness(model, base, Circuit(graph, graph.valid), Zero(), metric)
+        circuits.faithfulness(model, base, Circuit(graph, graph.valid), Zero(), metric)
     with pytest.warns(UserWarning):
-        assert Where() and patching.patch_sweep(*pair, progress=False).values.isfinite().all()
+        assert Where() and patching.patch_sweep(*pair).values.isfinite().all()
 
 
-def test_edge_scores_do_not_depend_on_the_memory(model, base, source, metric):
-    large, small = (
-        patching.edge_attribution(model, base, OtherRun(source), metric, memory=memory).values
-        for memory in (2**27, 1)
+def test_results_do_not_depend_on_the_memory(model, base, source, metric, graph, monkeypatch):
+    arguments = model, base, OtherRun(source), metric
+    some = [Circuit(graph, graph.valid), Circuit.of_nodes(graph, ["L0H1", "MLP1"])]
+
+    def results():
+        return (
+            circuits.edge_attribution(*arguments).values,
+            circuits.path_patch(*arguments, receivers=["L1H0.q", "L2H1.v"]).values,
+            circuits.faithfulness(*arguments[:2], some, *arguments[2:]).circuit,
+        )
+
+    large = results()
+    for name in ("scores", "runner", "paths"):
+        monkeypatch.setattr(sys.modules[f"mi_helpers.circuits.{name}"], "MEMORY", 1)
+    for before, after in zip(large, results(), strict=True):
+        torch.testing.assert_close(before, after, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("what", [Zero(), Mean, Resample])
+def test_gradients_refuse_what_is_no_other_run(model, base, source, metric, what):
+    given = what if isinstance(what, Zero) else what(source)
+    name = type(given).__name__
+    for estimate in (circuits.edge_attribution, patching.attribution):
+        with pytest.raises(ValueError, match=name):
+            estimate(model, base, given, metric)
+    with pytest.raises(ValueError, match=name):
+        circuits.acdc(model, base, given, metric, 0.1, first=10)
+
+
+def test_heads_may_be_given_as_heads(model, base, source, metric, graph):
+    head, path = Head(0, 1), (model, base, OtherRun(source), metric)
+    by_head, by_name = (
+        circuits.path_patch(*path, senders=[one], receivers=["L1H2.v"]).values
+        for one in (head, "L0H1")
     )
-    torch.testing.assert_close(large, small, rtol=0, atol=1e-6)
+    assert torch.equal(by_head, by_name)
+    circuit = Circuit.of_edges(graph, [("embed", "L0H1.q"), (head, "MLP1"), ("MLP1", "logits")])
+    assert circuit.heads() == [head] and circuit.nodes() == ["L0H1", "MLP1"]
+    assert Circuit.of_nodes(graph, [head]).edges() == Circuit.of_nodes(graph, ["L0H1"]).edges()
+
+
+def test_the_published_circuit():
+    """Wang et al. 2022, Fig. 2: 26 heads in seven classes."""
+    classes = circuits.published("gpt2")
+    heads = [head for members in classes.values() for head in members]
+    assert len(classes) == 7 and len(set(heads)) == len(heads) == 26
+    assert Head(9, 9) in classes["name mover"] and Head(9, 9) not in classes["S-inhibition"]
+    assert circuits.published("pocket") == {}
+    with pytest.raises(ValueError, match="'greater than'.*ioi"):
+        circuits.published("gpt2", "greater than")

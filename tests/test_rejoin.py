@@ -1,0 +1,167 @@
+"""A late learner goes on from any section: what the rest needs is there, and nothing is shown."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from pathlib import Path
+
+import pytest
+from names import bound_and_used
+from short_path import GIVEN
+from sources import missing
+
+import mi_helpers as mi
+from mi_helpers.suite import rejoin
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+def learners_cells(path: Path) -> tuple[list[str], dict[str, int]]:
+    """The code of the learner's notebook, and how many cells of it stand above each heading."""
+    code, above = [], {}
+    cells = json.loads((path.parent / "exercises" / path.name).read_text("utf-8"))["cells"]
+    for cell in cells:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            above |= {h: len(code) for h in re.findall(r"^## (.+)$", source, re.MULTILINE)}
+        elif "setup" not in cell["metadata"].get("tags", []):
+            code.append(source)
+    return code, above
+
+
+def run_before(path: Path, section: str) -> list[str]:
+    """The code that `start_at` runs."""
+    before, _ = rejoin.parts(rejoin.sections(path), section)
+    kept = [rejoin.quiet(code) for one in before for _, code in one.cells]
+    return [ast.unparse(ast.Module(list(nodes), [])) for nodes in kept]
+
+
+# ------------------------------------------------------------------- every section, without running
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_from_every_section_on_all_names_are_there(path: Path) -> None:
+    code, above = learners_cells(path)
+    for section in rejoin.sections(path):
+        before = run_before(path, section.called)
+        assert section.heading in above, f"{section.called}: no such heading for learners"
+        found = missing([*before, *code[above[section.heading] :]], GIVEN)
+        assert not found, f"{section.called} of {path.stem}: {found}"
+
+
+def test_what_is_not_run_would_be_missed() -> None:
+    assert missing(["x = 1", "y = x + z"]) == [(1, "z")]
+    assert missing(["def f(a):\n    return a + later", "f(1)"]) == [(0, "later")]
+    assert missing(["[one for one in many]", "for i in range(3):\n    print(i)"]) == [(0, "many")]
+    assert missing(["n = n + 1", "m += 1", "for i in []:\n    k = k + i"]) == [
+        (0, "n"), (1, "m"), (2, "k")
+    ]  # fmt: skip
+    assert missing(["def f():\n    return after", "after = 1"]) == []
+    assert missing(["def top(a):\n    b = a\n    return [b for _ in a]", "[x := 1]; x"]) == []
+    assert missing(["def f(n):\n    return f(n - 1)", "import torch as t", "t.eye(len('a'))"]) == []
+    assert bound_and_used("a, (b, *c) = d = e") == ({"a", "b", "c", "d"}, {"e"})
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_every_section_has_a_name_of_its_own(path: Path) -> None:
+    called = [one.called for one in rejoin.sections(path)]
+    assert len(set(called)) == len(called) > 5 and all(called)
+
+
+def test_figures_checks_and_answers_are_left_out() -> None:
+    [path] = [path for path in NOTEBOOKS if path.stem.startswith("02")]
+    code = "\n".join(run_before(path, "6"))
+    assert "claim(" in code and "def pattern_by_hand" in code
+    shown = [
+        node for node in ast.parse(code).body
+        if isinstance(node, ast.Expr) and "figures." in ast.unparse(node.value)[:12]
+    ]  # fmt: skip
+    assert not shown and "check." not in code and "load_model" not in code
+    assert "print(" not in [line[:6] for line in code.splitlines()]
+    assert "def attention_pattern" not in code, "an answer would pass for the learner's own"
+
+
+# ------------------------------------------------------------------------------------- really run
+
+
+def started(number: str, model: object, monkeypatch: pytest.MonkeyPatch) -> dict:
+    """A notebook's namespace after its set-up cell."""
+    monkeypatch.setenv("MI_STRICT", "1")
+    [path] = [path for path in NOTEBOOKS if path.stem.startswith(number)]
+    import torch
+
+    torch.manual_seed(0)
+    return {
+        "torch": torch, "mi": mi, "model": model, "check": mi.check, "section": None,
+        "claim": mi.Claims(path.stem, "pocket"), "figures": mi.figures.labelled("pocket"),
+    }  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "section"), [("00", 4), ("02", 6), ("01", "Appendix A")])
+def test_a_late_section_runs_and_its_claims_hold(
+    number: str, section: int | str, pocket, monkeypatch, capsys
+) -> None:
+    namespace = started(number, pocket, monkeypatch)
+    exec(f"mi.start_at({section!r})", namespace)
+    said = capsys.readouterr().out
+    assert said.startswith("Running the ") and said.count("\n") == 1 and "Go on from" in said
+    [path] = [path for path in NOTEBOOKS if path.stem.startswith(number)]
+    found = rejoin.sections(path)
+    _, at = rejoin.parts(found, section)
+    for one in found[found.index(at) :]:
+        rejoin._run(one, path.stem, namespace)
+    assert not namespace["claim"].table().missing
+
+
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict:
+    """The namespace of a notebook of three sections, after its set-up cell."""
+    texts = [
+        ("markdown", "# T"), ("code", "raise SystemError('the set-up cell')", "setup"),
+        ("markdown", "Text.\n\n## 1. One"), ("code", "seen.append(1); a = 1\nprint('one')\na"),
+        ("code", "def twice(n):\n    return 2 * n", "solution"),
+        ("code", "check.twice(1)", "check"),
+        ("markdown", "## Appendix A: two"), ("code", "from math import pi\nb = a / zero"),
+        ("markdown", "## Summary"),
+    ]  # fmt: skip
+    cells = [
+        {"cell_type": kind, "source": [source], "metadata": {"tags": tags}}
+        for kind, source, *tags in texts
+    ]
+    claims = mi.Claims(NOTEBOOKS[0].stem, "pocket")
+    (tmp_path / f"{claims.notebook}.ipynb").write_text(json.dumps({"cells": cells}))
+    monkeypatch.setattr(rejoin, "notebooks_folder", lambda: tmp_path)
+    return {"mi": mi, "claim": claims, "seen": [], "zero": 2}
+
+
+def test_what_is_run_is_said_in_one_line_and_the_answers_stay_the_learners(small, capsys) -> None:
+    exec("mi.start_at('summary')", small)
+    assert small["seen"] == [1] and small["b"] == 0.5 and "twice" not in small
+    said = capsys.readouterr().out
+    assert said == (
+        "Running the 2 cells of sections 1 to Appendix A ... 0 s. Go on from section 'Summary'.\n"
+    )
+    exec("mi.start_at('a')", small)
+    assert "cells of section 1 ..." in capsys.readouterr().out
+    exec("mi.start_at(1)", small)
+    assert "is the first" in capsys.readouterr().out and small["seen"] == [1, 1]
+
+
+def test_what_goes_wrong_says_what_to_do(small) -> None:
+    small["zero"] = 0
+    with pytest.raises(RuntimeError, match="in section 'Appendix A: two', failed with ZeroDiv"):
+        exec("mi.start_at('Summary')", small)
+    with pytest.raises(ValueError, match="no section 7; there are: 1, Appendix A, Summary"):
+        exec("mi.start_at(7)", small)
+    with pytest.raises(NameError, match="run the set-up cell first"):
+        exec("mi.start_at(1)", {"mi": mi})
+
+
+def test_where_the_file_is_not_at_hand_it_says_what_to_do(small, monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(rejoin, "notebooks_folder", lambda: tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match="Run All Above .* Runtime > Run before on Colab"):
+        exec("mi.start_at(2)", small)
