@@ -288,17 +288,23 @@ claim("memory.composed", mean["said by none"], control=mean["by none elsewhere"]
 
 
 # %%
-def fate(layer):
-    """The prediction after the MLP: as before, the layer's own word, both, or neither."""
+def words_at(layer):
+    """The prediction before the MLP and after it, and the layer's own word, each [token]."""
     before, after = (model.unembed(model.ln_final(acts[site, layer][None, ::5]))[0].argmax(-1)
                      for site in ("resid_mid", "resid_post"))  # fmt: skip
-    own = (acts["mlp_out", layer][::5] @ model.W_U).argmax(-1)
+    return before, after, (acts["mlp_out", layer][::5] @ model.W_U).argmax(-1)
+
+
+def fate(layer):
+    """The prediction after the MLP: as before, the layer's own word, both, or neither."""
+    before, after, own = words_at(layer)
     same, mine = after == before, after == own
     kinds = {"as before": same & ~mine, "both": same & mine,
              "new: the layer's": mine & ~same, "new: neither": ~same & ~mine}  # fmt: skip
     return {name: float(x.float().mean()) for name, x in kinds.items()}
 
 
+# %% short=true
 fates = [fate(layer) for layer in layers]
 mi.figures.bars(
     {name: [row[name] for row in fates] for name in fates[0]}, [f"L{i}" for i in layers],
@@ -308,8 +314,22 @@ mi.figures.bars(
 # %% [markdown] short=true
 # On `pocket`, mostly not: a new prediction is more often neither what was there nor what the layer
 # says alone. It comes of the sum. In the last layer its own word often is the prediction, but
-# mostly it was that before (*both*).
-#
+# mostly it was that before (*both*). Count over all layers; the control is the word that the layer
+# says at another token.
+
+
+# %%
+def imposed(layer, elsewhere=False):
+    """Where the MLP changes the prediction: is the new one the layer's own word? [changed]"""
+    before, after, own = words_at(layer)
+    own = own.roll(len(own) // 2) if elsewhere else own
+    return (own == after)[after != before].float()
+
+
+here, there = (torch.cat([imposed(layer, how) for layer in layers]) for how in (False, True))
+claim("memory.fates", here.mean(), control=there.mean())
+
+# %% [markdown] short=true
 # ## 5. Where is a fact?
 #
 # Each prompt is the start of a true fact, and its twin asks the same of another subject. The answer

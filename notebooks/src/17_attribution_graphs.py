@@ -215,6 +215,7 @@ def place_among(early, late):
     return (given < given[early["unit"]]).float().mean()
 
 
+# %%
 good = [row for row in found if row["f1"] > 0.6]
 pairs = [(one, two) for one in good for two in good if one["layer"] < two["layer"]]
 places = {
@@ -478,7 +479,7 @@ def draw_graph(kind):
     )  # fmt: skip
 
 
-mi.figures.explore(draw_graph, ahead=True, kind=kinds)
+mi.figures.explore(draw_graph, ahead=True, kind=kinds[::-1])
 
 # %% [markdown] short=true
 # Click on the right answer and go down along its strongest inputs, until you reach a word. Which
@@ -846,6 +847,7 @@ claim("graph.patterns", kept["agreement"], control=kept["fact"])
 #
 # - A transcoder reads before an MLP and writes after it; a skip takes what is linear. Above the
 #   first layer its features explain much that the best linear map does not.
+# - By the weights alone, features that tell the same label give to each other from layer to layer.
 # - With patterns, scales and active features held, a run is linear, and the inputs of every node
 #   add up to it. That is exact and says nothing yet about what happens otherwise.
 # - An attribution graph predicts interventions where patterns and scales are held. In the free
