@@ -304,7 +304,7 @@ def fate(layer):
     return {name: float(x.float().mean()) for name, x in kinds.items()}
 
 
-# %% short=true
+# %%
 fates = [fate(layer) for layer in layers]
 mi.figures.bars(
     {name: [row[name] for row in fates] for name in fates[0]}, [f"L{i}" for i in layers],

@@ -169,11 +169,11 @@ def strongest_inputs(W_dec, W_enc, unit, count):
 # %% tags=["check"]
 check.strongest_inputs(strongest_inputs)
 
-# %% [markdown]
+# %% [markdown] short=true
 # Which features mean what? For each label of the generator, `best_units` looks for the feature
 # that tells its tokens from others best, on half of the texts, and scores it on the other half.
 
-# %%
+# %% short=true
 found = [row | {"layer": layer} for layer, some in enumerate(acts)
          for row in sae.best_units(some, labelled)]  # fmt: skip
 best = {}
@@ -420,29 +420,23 @@ def fewest_nodes(influence, share):
 check.fewest_nodes(fewest_nodes)
 
 # %% [markdown] short=true
-# What do features mean? For each label of the generator and each feature, take the share of the
-# feature's activation that falls on tokens with the label, on the labelled texts. (Labels
-# such as `harmful=True` mark all tokens after the word that decides.) A **supernode** is a group of
-# nodes that seem to mean the same; here those whose share is above nine tenths. (Section 6 asks for
-# six tenths, as few features of requests reach more.)
+# What do features mean? A **supernode** is a group of nodes that seem to mean the same. Here it is
+# those of features that tell the same label best, each in its layer and with an F1 above four
+# tenths. (Labels such as `harmful=True` mark all tokens after the word that decides.)
 
 # %% short=true
-marks = {name: labelled.flat(name).float() for name in labelled.labels}
+means = {
+    (row["layer"], row["unit"]): row["label"]
+    for row in sorted(found, key=lambda row: row["f1"])
+    if row["f1"] > 0.4
+}
 
 
-def shares_of(marked):
-    """For each layer, the share of every feature's activation on marked tokens [feature]."""
-    return [some.T @ marked / some.sum(0).clamp_min(1e-9) for some in acts]
-
-
-share_on = {name: shares_of(marked) for name, marked in marks.items()}
-
-
-def supernodes(graph, names, least=0.9):
-    """Features of a graph by the label that holds at least that share of their activation."""
+def supernodes(graph):
+    """Features of a graph by the label that they tell best in their layer."""
     return {
-        n: name for name in names for n in graph.nodes
-        if n.kind == "feature" and share_on[name][n.layer][n.unit] > least
+        n: means[n.layer, n.unit] for n in graph.nodes
+        if n.kind == "feature" and (n.layer, n.unit) in means
     }  # fmt: skip
 
 
@@ -462,21 +456,14 @@ def contexts_of(graph):
 
 # %% short=true
 small = {kind: one.pruned(nodes=0.7, edges=0.9) for kind, one in graphs.items()}
-of_kind = {
-    "fact": ["subject"], "ioi": ["IO1", "S1", "S2"],
-    "request": ["harmful=True", "harmful=False"],
-    "agreement": ["number=plural", "number=singular"],
-}  # fmt: skip
 
 
 def draw_graph(kind):
     """The interactive graph of one of the prompts."""
-    one = small[kind]
-    names = [name for name in of_kind[kind] if name in share_on]
+    one, title = small[kind], prompts[kind].text.replace("\n", " / ")
     return mi.figures.attribution(
-        one, title=prompts[kind].text.replace("\n", " / "), groups=supernodes(one, names),
-        contexts=contexts_of(one), strongest=150,
-    )  # fmt: skip
+        one, title=title, groups=supernodes(one), contexts=contexts_of(one), strongest=150
+    )
 
 
 mi.figures.explore(draw_graph, ahead=True, kind=kinds[::-1])
@@ -534,7 +521,7 @@ claim("graph.completeness", scores[1], control=floor[1])
 
 # %%
 with tempfile.TemporaryDirectory() as folder:
-    chosen = supernodes(small["request"], of_kind["request"])
+    chosen = supernodes(small["request"])
     groups = {name: [n for n in chosen if chosen[n] == name] for name in set(chosen.values())}
     path = Path(folder) / "request.json"
     sae.save_graph(small["request"], path, slug="request", scan="pocket", supernodes=groups)
@@ -559,6 +546,16 @@ def metric_of(prompt):
     return mi.metrics.LogitDiff(torch.tensor([ids]))
 
 
+def by_gradient(prompt, nodes):
+    """Activation times the gradient of the free model, for each feature [node]."""
+    tokens, places = pocket.to_tokens(prompt.text), [("mlp_out", i) for i in range(n_layers)]
+    found = mi.patching.gradients.slopes(pocket, tokens, metric_of(prompt), places)
+    return torch.stack([
+        found["mlp_out", n.layer][1][0, n.position] @ transcoders[n.layer].W_dec[n.unit] * n.value
+        for n in nodes
+    ])  # fmt: skip
+
+
 # %% short=true
 def removed(prompt, nodes, how):
     """What removing each feature takes from the logit difference, by running the model [node]."""
@@ -573,17 +570,6 @@ def removed(prompt, nodes, how):
         with runs[how]:
             lost.append(metric(pocket(tokens))[0])
     return metric(pocket(tokens))[0] - torch.stack(lost)
-
-
-# %% short=true
-def by_gradient(prompt, nodes):
-    """Activation times the gradient of the free model, for each feature [node]."""
-    tokens, places = pocket.to_tokens(prompt.text), [("mlp_out", i) for i in range(n_layers)]
-    found = mi.patching.gradients.slopes(pocket, tokens, metric_of(prompt), places)
-    return torch.stack([
-        found["mlp_out", n.layer][1][0, n.position] @ transcoders[n.layer].W_dec[n.unit] * n.value
-        for n in nodes
-    ])  # fmt: skip
 
 
 # %% short=true
@@ -658,8 +644,20 @@ claim("graph.gradient", gradient_r, control=free_r)
 #
 # Here the truth is known. A harmful request is declined *because* it is harmful. So at the last
 # token the features that carry influence should be those that are active after harmful requests,
-# more than the others that are active there. So weigh each feature's share on the true label once
-# by its influence and once by its activation, and divide. Beside it, the same for the other label.
+# more than the others that are active there. For each label and feature, take the share of its
+# activation that falls on tokens with the label. Weigh the shares on the true label once by
+# influence and once by activation, and divide. Beside it, the same for the other label.
+
+# %%
+marks = {name: labelled.flat(name).float() for name in labelled.labels}
+
+
+def shares_of(marked):
+    """For each layer, the share of every feature's activation on marked tokens [feature]."""
+    return [some.T @ marked / some.sum(0).clamp_min(1e-9) for some in acts]
+
+
+share_on = {name: shares_of(marked) for name, marked in marks.items()}
 
 # %%
 requests = [generator.prompt("request", 400 + 1000 * seed + i, split="test") for i in range(4)]
@@ -696,12 +694,12 @@ print(f"true label {preference(True):.2f}, other label {preference(False):.2f}")
 # the truth lies on the path, though the first number alone would look like it.
 
 # %% [markdown]
-# Now act on a whole supernode: the features of a request that is *answered* which are active after
-# harmless requests. **Inhibit** them: set them to zero. **Inject** them: set them, in a request
-# that is declined, to what they were in the other, at the same distance from the end. We do so
-# apart for those below the last layer and in it (where a feature's effect is what it writes, no
-# more). Beside them: as many other features of the last layer at the same places, with the nearest
-# activations.
+# Now act on a whole supernode: in a request that is *answered*, the features of whose activation
+# more than six tenths falls after harmless requests. **Inhibit** them: set them to zero.
+# **Inject** them: set them, in a request that is declined, to what they were in the other, at the
+# same distance from the end. We do so apart for those below the last layer and in it (where a
+# feature's effect is what it writes, no more). Beside them: as many other features of the last
+# layer at the same places, with the nearest activations.
 
 
 # %%
@@ -729,7 +727,8 @@ def matched(graph, chosen):
 # %%
 def groups_of(graph):
     """Features that go with harmless requests, by layer; and others like those of the last."""
-    chosen = list(supernodes(graph, ["harmful=False"], least=0.6))
+    chosen = [n for n in graph.nodes if n.kind == "feature"
+              and share_on["harmful=False"][n.layer][n.unit] > 0.6]  # fmt: skip
     low, high = (
         [n for n in chosen if (n.layer < n_layers - 1) == below] for below in (True, False)
     )
