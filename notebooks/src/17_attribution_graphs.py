@@ -1,6 +1,6 @@
 # ---
 # title: Transcoders and attribution graphs
-# minutes: 70
+# minutes: 80
 # ---
 
 # %% [markdown]
@@ -425,7 +425,7 @@ check.fewest_nodes(fewest_nodes)
 # tenths. (Labels such as `harmful=True` mark all tokens after the word that decides.)
 
 # %% short=true
-means = {
+tells = {
     (row["layer"], row["unit"]): row["label"]
     for row in sorted(found, key=lambda row: row["f1"])
     if row["f1"] > 0.4
@@ -435,8 +435,8 @@ means = {
 def supernodes(graph):
     """Features of a graph by the label that they tell best in their layer."""
     return {
-        n: means[n.layer, n.unit] for n in graph.nodes
-        if n.kind == "feature" and (n.layer, n.unit) in means
+        n: tells[n.layer, n.unit] for n in graph.nodes
+        if n.kind == "feature" and (n.layer, n.unit) in tells
     }  # fmt: skip
 
 
@@ -787,6 +787,7 @@ print("in the last layer:", *map(str, example["last layer"]))
 # patterns; what is gone came through them, and no graph can show it.
 
 # %%
+from collections import Counter
 from itertools import islice
 
 from mi_data.pocket.lexicon import LEXICON
@@ -807,19 +808,37 @@ def changed(prompt, i):
 
 
 # %%
+def with_patterns(tokens, old, heads, metric):
+    """The metric of a run in which heads, (layer, head), have the patterns of another run."""
+
+    def put(layer):
+        def swap(acts, where):
+            for head in [head for at, head in heads if at == layer]:
+                acts[:, :, head] = old["pattern", layer][:, :, head]
+            return acts
+
+        return swap
+
+    keep = {("pattern", layer): put(layer) for layer in {layer for layer, _ in heads}}
+    with mi.interventions.intervene(pocket, keep):
+        return metric(pocket(tokens))[0]
+
+
+# %%
+patterns = [("pattern", layer) for layer in range(n_layers)]
+every = [(layer, head) for layer in range(n_layers) for head in range(pocket.cfg.n_heads)]
+
+
 def three_runs(prompt, i):
     """Logit differences: clean, changed, changed with the clean run's patterns; or None."""
     tokens, other = pocket.to_tokens(prompt.text), pocket.to_tokens(changed(prompt, i))
     if tokens.shape != other.shape or (tokens == other).all():
         return None
-    places = [("pattern", layer) for layer in range(n_layers)]
-    patterns = mi.sites.read(pocket, tokens, places)
-    keep = {place: lambda acts, where, old=old: old for place, old in patterns.items()}
-    metric = metric_of(prompt)
+    old, metric = mi.sites.read(pocket, tokens, patterns), metric_of(prompt)
     clean, free = metric(pocket(tokens))[0], metric(pocket(other))[0]
-    with mi.interventions.intervene(pocket, keep):
-        assert torch.isclose(metric(pocket(tokens))[0], clean, atol=1e-3)  # changes nothing
-        return torch.stack([clean, free, metric(pocket(other))[0]])
+    same = with_patterns(tokens, old, every, metric)
+    assert torch.isclose(same, clean, atol=1e-3)  # changes nothing
+    return torch.stack([clean, free, with_patterns(other, old, every, metric)])
 
 
 # %%
@@ -830,16 +849,136 @@ for kind in ("fact", "agreement"):
     runs = torch.stack([*islice((run for run in runs if run is not None), 20)])
     assert len(runs) == 20  # prompts whose two words have as many tokens
     seen_of[kind] = runs.mean(0)
-    means = ", ".join(f"{x:.1f}" for x in seen_of[kind].tolist())
-    print(f"{kind}: clean, changed, changed with old patterns: {means}")
+    numbers = ", ".join(f"{x:.1f}" for x in seen_of[kind].tolist())
+    print(f"{kind}: clean, changed, changed with old patterns: {numbers}")
 kept = {kind: (run[0] - run[2]) / (run[0] - run[1]) for kind, run in seen_of.items()}
 claim("graph.patterns", kept["agreement"], control=kept["fact"])
 
 # %% [markdown]
 # For a fact, most of the change comes through with the old patterns. For the verb's number, hardly
 # any: **the patterns themselves carry the number**, and that part no such graph can show, whatever
-# its scores. Nor does a graph show what was
-# *not* active, though a prediction may need a feature to be silent; nor what is inside an error.
+# its scores.
+#
+# Whose pattern? Take prompts with a plural subject, and the same with a singular one. Run the
+# plural one, and give one head at a time its pattern of the singular one.
+
+
+# %%
+def number_pair(prompt):
+    """Tokens with a singular and with a plural subject, its place, the metric; or None."""
+    plural, singular = (pocket.to_tokens(text) for text in (prompt.text, changed(prompt, 0)))
+    if prompt.labels["number"] != "plural" or plural.shape != singular.shape:
+        return None
+    return singular, plural, int((plural != singular)[0].nonzero()[0]), metric_of(prompt)
+
+
+tried = (generator.prompt("agreement", 600 + 1000 * seed + i, split="test") for i in range(200))
+pairs = [*islice((pair for pair in map(number_pair, tried) if pair), 24)]
+assert len(pairs) == 24
+
+
+# %%
+def left(pairs, heads):
+    """The share of a plural subject's effect that is left with a singular one's patterns."""
+    runs = torch.stack([
+        torch.stack([
+            metric(pocket(singular))[0], metric(pocket(plural))[0],
+            with_patterns(plural, mi.sites.read(pocket, singular, patterns), heads, metric),
+        ])
+        for singular, plural, _, metric in pairs
+    ]).mean(0)  # fmt: skip
+    return (runs[2] - runs[0]) / (runs[1] - runs[0])
+
+
+gone = torch.stack([1 - left(pairs[:4], [place]) for place in every]).view(n_layers, -1)
+mi.figures.heatmap(
+    gone, title="One head's pattern carries the number of the verb", xlabel="head", ylabel="layer",
+    colorbar="share of the effect<br>taken by its old pattern",
+)  # fmt: skip
+
+# %%
+chosen, asked = every[int(gone.argmax())], pairs[4:]
+rest = [place for place in every if place != chosen]
+claim("graph.head", left(asked, [chosen]), control=left(asked, rest))
+
+# %% [markdown]
+# One head in the last layer does it, found on four pairs and tested on others. What makes it look
+# elsewhere? Its score for a place is a query times a key. Hold the query and the norm's scale at
+# the key: then the score is linear in the stream there, and each feature adds its share. That is
+# one half of a **QK attribution** [@kamath2025attention]; the other half takes the query apart.
+
+
+# %%
+def added_to_score(tokens, key):
+    """Features active at a key, and what each adds to the head's score there [layer feature]."""
+    layer, head = chosen
+    places = [("resid_pre", layer), ("pattern", layer), *(("mlp_in", i) for i in range(layer))]
+    seen = {place: acts[0] for place, acts in mi.sites.read(pocket, tokens, places).items()}
+    scale = scale_of(seen["resid_pre", layer])
+    stream, W_K = seen["resid_pre", layer] / scale, pocket.W_K[layer, head]
+    query = stream[-1] @ pocket.W_Q[layer, head] + pocket.b_Q[layer, head]
+    query = query / pocket.cfg.d_head**0.5
+    pattern = ((stream @ W_K + pocket.b_K[layer, head]) @ query).softmax(0)
+    assert torch.allclose(pattern, seen["pattern", layer][-1, head], atol=1e-3)
+    reads = W_K @ query / scale[key]
+    active = torch.stack([transcoders[i].encode(seen["mlp_in", i][key]) for i in range(layer)])
+    return active, active * torch.stack([transcoders[i].W_dec @ reads for i in range(layer)])
+
+
+# %%
+def named(pair):
+    """The six features that add most for the plural, and the six others that are most active."""
+    singular, plural, key, _ = pair
+    (_, before), (active, after) = (added_to_score(tokens, key) for tokens in (singular, plural))
+    top = (after - before).flatten().topk(6).indices
+    others = active.flatten().index_fill(0, top, 0.0).topk(6).indices
+    width, values = active.shape[1], active.flatten()
+    return [[sae.Node("feature", i // width, key, i % width, float(values[i])) for i in some]
+            for some in (top.tolist(), others.tolist())]  # fmt: skip
+
+
+groups = [named(pair) for pair in asked]
+
+# %%
+often = Counter((n.layer, n.unit) for top, _ in groups for n in top)
+mi.figures.table(
+    [{"feature": f"L{layer}F{unit}", "share of pairs": count / len(asked),
+      "tells best": tells.get((layer, unit), "none")}
+     for (layer, unit), count in often.most_common(6)],
+    title="What makes the head look at a plural subject",
+)  # fmt: skip
+
+# %% [markdown]
+# Among the first are features that tell a plural subject. Now remove the six of each pair, in the
+# free model, and see how much less the head looks at the subject. The control removes six others.
+
+
+# %%
+def looks(tokens, key, nodes=()):
+    """How much the head looks from the end at a key, with features removed."""
+    layer, head = chosen
+    with contextlib.ExitStack() as stack:
+        if nodes:
+            removed = sae.set_features(pocket, transcoders, dict.fromkeys(nodes, 0.0))
+            stack.enter_context(removed)
+        return mi.sites.read(pocket, tokens, [("pattern", layer)])["pattern", layer][
+            0, -1, head, key
+        ]
+
+
+free = sum(looks(plural, key) for _, plural, key, _ in asked)
+cut = [sum(looks(pair[1], pair[2], two[i]) for pair, two in zip(asked, groups, strict=True))
+       for i in (0, 1)]  # fmt: skip
+at_one = sum(looks(singular, key) for singular, _, key, _ in asked)
+print(f"at a plural subject {free / len(asked):.2f}, at a singular one {at_one / len(asked):.2f}")
+claim("graph.keys", 1 - cut[0] / free, control=1 - cut[1] / free)
+
+# %% [markdown]
+# So one head looks at plural subjects, and features for plural subjects make it look. That it looks
+# there *is* the message. A graph with held patterns has the head, and cannot have this.
+#
+# Nor does a graph show what was *not* active, though a prediction may need a feature to be silent;
+# nor what is inside an error.
 
 # %% [markdown] short=true
 # ## Summary
@@ -852,8 +991,8 @@ claim("graph.patterns", kept["agreement"], control=kept["fact"])
 # - An attribution graph predicts interventions where patterns and scales are held. In the free
 #   model it predicts less well, and activation times gradient predicts better.
 # - Features with a label need not do what the label says: many can be removed at little cost.
-# - What the graph holds still can be what decides: the number of a verb comes through attention
-#   patterns.
+# - What the graph holds still can be what decides: the number of a verb comes through the pattern
+#   of one head. A QK attribution names features that make it look.
 #
 # One model, one set of small transcoders, short prompts: on `pocket`. Whether longer graphs of
 # larger models do better cannot be said from here; the test is the same.
