@@ -419,6 +419,35 @@ def test_joined_points_are_joined_from_left_to_right() -> None:
     assert [d[0].mode for d in drawn.values()] == ["lines+markers", "markers"]
 
 
+def test_series_are_told_apart_without_their_colours() -> None:
+    three = {name: [1.0, 2.0, 3.0] for name in "abc"}
+    points = figures.lines(three, title="t", controls={"c": "a"}).data
+    assert [trace.marker.symbol for trace in points] == ["circle", "diamond", "circle-open"]
+    groups = figures.bars(three, list("xyz"), title="t").data
+    assert len({trace.marker.pattern.shape for trace in groups}) == 3
+    single = figures.bars([1.0, -1.0], ["x", "y"], title="t").data[0]
+    assert not single.marker.pattern.shape, "which a side of zero tells apart"
+    outlines = [t for t in figures.histogram(three, title="t", xlabel="x").data if t.type != "bar"]
+    assert len({trace.line.dash for trace in outlines}) == 3
+    assert [trace.name for trace in outlines] == list("abc")
+
+
+def test_the_outlines_of_histograms_follow_their_bars() -> None:
+    samples = {"a": [0.0, 1.0, 1.1], "b": [2.0, 4.0]}
+    fig = figures.histogram(samples, title="t", xlabel="x", bins=4)
+    for bar, line in zip(fig.data[::2], fig.data[1::2], strict=True):
+        assert list(line.y[1:-1:2]) == list(line.y[2:-1:2]) == list(bar.y)
+        assert line.y[0] == line.y[-1] == 0 and line.x[0] == 0 and line.x[-1] == 4
+        assert line.showlegend is None and bar.showlegend is False
+
+
+def test_numbers_of_places_leave_room_for_each_other_on_a_narrow_page() -> None:
+    few, many = (figures.lines({"a": range(n)}, title="t").layout.xaxis for n in (12, 40))
+    assert few.dtick == 1, "no halves"
+    assert many.tickmode == "auto" and many.dtick is None, "plotly knows how wide the page is"
+    assert figures.heatmap(np.ones((40, 40)), title="t").layout.yaxis.dtick == 2
+
+
 def test_histogram_counts_every_value_and_shows_every_mark() -> None:
     values = np.random.default_rng(0).normal(size=1000)
     fig = figures.histogram(values, title="t", xlabel="x", bins=10, marks={"far": 40.0})
@@ -512,6 +541,25 @@ def test_tables_write_numbers_without_needless_exponents() -> None:
     cells = re.findall(r"<td[^>]*>([^<]*)<", str(figures.table({"v": values})))
     assert cells == ["0.500", "12346", "0.00123", "2.00e-09", "0", "3.00e+07", "1.50", "2.00",
                      "\u2013"]  # fmt: skip
+
+
+def test_tables_align_percentages_and_keep_decimals_where_a_number_rounds_up() -> None:
+    columns = {
+        "share": ["5.8%", "101.2%", "\u22123%"],
+        "word": ["12.5% of", "-", "b"],
+        "cosine": [0.9996, 1.0, 0.5],
+    }
+    source = str(figures.table(columns))
+    sides = re.findall(r"<td[^>]*text-align:(\w+)", source)
+    assert sides == ["right", "left", "right"] * 3
+    assert re.findall(r">([01]\.\d+)<", source) == ["1.00", "1.00", "0.500"]
+
+
+def test_columns_of_words_are_not_squeezed_on_a_narrow_page() -> None:
+    rows = {"few": ["one", "two"], "many": ["seven words that go on", "and on"]}
+    first, second = re.findall(r"<th ([^>]*)>", str(figures.table(rows)))
+    assert "min-width" not in first
+    assert 5 < int(re.search(r"min-width:(\d+)em", second)[1]) <= 14
 
 
 def test_a_tables_title_does_not_scroll_away_with_it() -> None:
@@ -653,6 +701,12 @@ def test_explore_fills_its_live_view_without_capturing(kind: str, monkeypatch) -
     (output,) = out.outputs
     mime = "application/vnd.plotly.v1+json" if kind == "plotly" else "text/html"
     assert output["output_type"] == "display_data" and mime in output["data"]
+    use_renderer("mi_lab")
+    view._ipython_display_()
+    (out,) = [child for child in made[1] if isinstance(child, ipywidgets.Output)]
+    assert [mime in output["data"] for output in out.outputs] == (
+        [False, True] if kind == "plotly" else [True]
+    ), "as anywhere in JupyterLab, a plot's title stands above it"
 
 
 @pytest.mark.parametrize(
@@ -799,6 +853,51 @@ def test_a_figure_as_html_has_its_title_as_text_and_scrolls_before_it_is_squeeze
     assert "Not ours" in figure_html(json.loads(foreign.to_json()), script=False)
 
 
+@pytest.mark.parametrize("draw", FIGURES.values(), ids=FIGURES)
+def test_in_jupyterlab_a_title_is_text_above_the_plot_which_wraps(
+    draw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list = []
+    monkeypatch.setattr("IPython.display.display", lambda data, raw: shown.append(data))
+    monkeypatch.setattr(pio.renderers, "default", "plotly_mimetype")
+    use_renderer("mi_lab")
+    fig = draw()
+    before = fig.to_json()
+    fig.show()
+    title, plot = shown
+    assert "A finding" in title["text/html"] and title["text/plain"] == "A finding"
+    assert not LOADS.search(title["text/html"]) and "<script" not in title["text/html"]
+    layout, meta = plot[PLOTLY]["layout"], fig.layout.meta
+    assert "title" not in layout and "width" not in layout and layout["autosize"]
+    assert layout["height"] == fig.layout.height - meta["heading"]
+    assert layout["margin"]["t"] == fig.layout.margin.t - meta["heading"] > 0
+    assert f"min-width: {meta['narrowest']}px" in title["text/html"]
+    high = f"{fig.layout.width}px" if fig.layout.width else "none"
+    assert f"max-width: {high}" in title["text/html"]
+    assert fig.to_json() == before, "the figure itself is left as it was"
+    # Saved by JupyterLab and exported, it is what it would be without that.
+    outputs = [nbformat.v4.new_output("display_data", data) for data in shown]
+    cell = nbformat.v4.new_code_cell("", outputs=outputs)
+    make_static(nbformat.v4.new_notebook(cells=[cell]))
+    (output,) = cell.outputs
+    page = figure_html(json.loads(before), script=False)
+    whole = re.compile(r"[0-9a-f-]{36}")  # the plot's name, another each time
+    assert whole.sub("", output.data["text/html"]).endswith(whole.sub("", page)[-300:])
+    for said in ("A finding", f"min-width:{meta['narrowest']}px;max-width:{high}"):
+        assert output.data["text/html"].count(said) == page.count(said) == 1
+
+
+def test_in_jupyterlab_figures_of_others_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list = []
+    monkeypatch.setattr("IPython.display.display", lambda data, raw: shown.append(data))
+    monkeypatch.setattr(pio.renderers, "default", "plotly_mimetype")
+    use_renderer("mi_lab")
+    go.Figure(go.Bar(y=[1]), dict(title="Not ours", width=300, meta=dict(heading_of="x"))).show()
+    (plot,) = shown
+    assert plot[PLOTLY]["layout"]["title"]["text"] == "Not ours"
+    assert plot[PLOTLY]["layout"]["width"] == 300
+
+
 @pytest.mark.parametrize("place", ["own", "shared", None])
 def test_figures_bring_html_along_only_for_a_lab_without_the_extension(
     place: str | None, tmp_path, monkeypatch: pytest.MonkeyPatch
@@ -814,7 +913,7 @@ def test_figures_bring_html_along_only_for_a_lab_without_the_extension(
     monkeypatch.setattr("jupyter_core.paths.jupyter_path", lambda: [str(shared)])
     monkeypatch.setattr(pio.renderers, "default", "plotly_mimetype")
     monkeypatch.delenv("PLOTLY_RENDERER", raising=False)
-    assert use_renderer() == ("plotly_mimetype" if place else "mi_both")
+    assert use_renderer() == ("mi_lab" if place else "mi_both")
     server[0] = "python"
     assert not lab_lacks_plotly(), "a name alone does not say which environment"
     server[0] = str(tmp_path / "elsewhere" / "bin" / "python")
@@ -844,8 +943,8 @@ def test_the_renderer_for_both_writes_a_figure_in_both_forms_and_the_script_once
 @pytest.mark.parametrize(
     ("stated", "default", "expected"),
     [
-        (None, "plotly_mimetype+notebook_connected", "plotly_mimetype"),
-        (None, "notebook_connected", "plotly_mimetype"),
+        (None, "plotly_mimetype+notebook_connected", "mi_lab"),
+        (None, "notebook_connected", "mi_lab"),
         (None, "colab", "colab"),
         (None, "vscode", "vscode"),
         ("plotly_mimetype+notebook", "plotly_mimetype+notebook", "plotly_mimetype+notebook"),

@@ -44,7 +44,7 @@ NO_BUTTONS = [  # the first uploads; the others do what dragging and a double cl
     "sendChartToCloud", "lasso2d", "select2d", "autoScale2d", "zoom2d", "zoomIn2d", "zoomOut2d",
 ]  # fmt: skip
 FULL_WIDTH = 760  # pixels: the width that titles and labels are laid out for
-NARROWEST = 320  # pixels: what a figure needs at least, unless it says more
+NARROWEST = 270  # pixels: what a figure needs at least, unless it says more
 TOOLBAR = 30  # pixels above the title that are kept free for plotly's buttons
 AXIS_TITLE = 40  # letters in a line of a horizontal axis's title, which a telephone has room for
 KEY, QUERY = "key (source)", "query (destination)"  # the axes of an attention pattern
@@ -166,16 +166,18 @@ def ticks(
     Positions are indices, so repeated tokens stay apart.
 
     Args:
-        labels: the labels; None numbers the places, and shows at most 20 of the numbers.
+        labels: the labels; None numbers the places. Of many numbers plotly shows as many as the
+            page has room for on a horizontal axis, and a vertical one at most 20.
         count: how many places there are.
         room: the length in pixels of a horizontal axis, whose labels turn when they would touch,
             and of which only every k-th is shown where even turned ones would. None is for a
             vertical axis, which shows all.
         lines: into how many lines a long label may be broken.
     """
+    if labels is None and room is not None and count > 12:
+        return dict(tickmode="auto")
     if labels is None:
-        step = max(1, math.ceil(count / (20 if room is None else min(20, room // 24))))
-        return dict(tickmode="linear", tick0=0, dtick=step)
+        return dict(tickmode="linear", tick0=0, dtick=max(1, math.ceil(count / 20)))
     step = 1 if room is None else max(1, math.ceil(count / max(1, room // 11)))
     shown = [tick(label, 28 if room is None else 16, lines) for label in labels[::step]]
     places = list(range(0, count, step))
