@@ -235,10 +235,10 @@ def test_every_row_has_its_label_and_columns_thin_out_only_where_they_would_touc
     axis = figures.heatmap(np.ones((144, 2)), title="t", y=names).layout
     assert list(axis.yaxis.ticktext) == names
     assert axis.height - axis.margin.t > 144 * 14, "no room for the labels of all rows"
-    axis = style.ticks([str(i) for i in range(50)], 50, room=600)
+    axis = style.ticks([f"t{i}" for i in range(50)], 50, room=600)
     assert len(axis["tickvals"]) == 50 and axis["tickangle"] == -90
-    axis = style.ticks([str(i) for i in range(128)], 128, room=600)
-    assert axis["tickvals"] == list(range(0, 128, 3)) and axis["ticktext"][1] == "3"
+    axis = style.ticks([f"t{i}" for i in range(128)], 128, room=600)
+    assert axis["tickvals"] == list(range(0, 128, 3)) and axis["ticktext"][1] == "t3"
 
 
 def test_labels_that_are_cut_or_left_out_are_whole_on_hover() -> None:
@@ -425,6 +425,7 @@ def test_series_are_told_apart_without_their_colours() -> None:
     assert [trace.marker.symbol for trace in points] == ["circle", "diamond", "circle-open"]
     groups = figures.bars(three, list("xyz"), title="t").data
     assert len({trace.marker.pattern.shape for trace in groups}) == 3
+    assert all(trace.marker.pattern.fillmode == "overlay" for trace in groups), "over the colour"
     single = figures.bars([1.0, -1.0], ["x", "y"], title="t").data[0]
     assert not single.marker.pattern.shape, "which a side of zero tells apart"
     outlines = [t for t in figures.histogram(three, title="t", xlabel="x").data if t.type != "bar"]
@@ -439,6 +440,38 @@ def test_the_outlines_of_histograms_follow_their_bars() -> None:
         assert list(line.y[1:-1:2]) == list(line.y[2:-1:2]) == list(bar.y)
         assert line.y[0] == line.y[-1] == 0 and line.x[0] == 0 and line.x[-1] == 4
         assert line.showlegend is None and bar.showlegend is False
+
+
+def test_of_many_numbers_on_a_horizontal_axis_round_ones_are_shown() -> None:
+    fig = figures.bars(range(35), range(1, 36), title="t")
+    assert fig.layout.xaxis.ticktext == ("5", "10", "15", "20", "25", "30", "35")
+    assert fig.layout.xaxis.tickvals == (4, 9, 14, 19, 24, 29, 34)
+    assert fig.data[0].customdata[7] == "8", "hovering tells the others"
+    assert fig.layout.meta["narrowest"] == style.NARROWEST, "they fit a telephone"
+    uneven = style.ticks(["1", "2", "4", *map(str, range(5, 20))], 18, room=600)
+    assert len(uneven["ticktext"]) == 18, "of numbers with gaps between them none can be guessed"
+    few = style.ticks([str(n) for n in range(1970, 1982)], 12, room=600)
+    assert len(few["ticktext"]) == 12
+
+
+def test_long_titles_of_axes_break_in_either_direction() -> None:
+    said = "log10 of the KL from the final prediction (nats)"
+    fig = figures.lines({"a": [1, 2]}, title="t", xlabel=said, ylabel=said)
+    assert fig.layout.xaxis.title.text.count("<br>") == 1
+    first, second = fig.layout.yaxis.title.text.split("<br>")
+    assert max(len(first), len(second)) < 30 and f"{first} {second}" == said
+    short = figures.lines({"a": [1]}, title="t", ylabel="loss (nats)").layout.yaxis
+    assert short.title.text == "loss (nats)"
+
+
+def test_words_in_cells_stay_apart_on_a_narrow_page() -> None:
+    def least(*words: str) -> int:
+        cells = [[word] * 6 for word in words]
+        fig = figures.token_table(cells, np.ones((len(cells), 6)), title="t")
+        return fig.layout.meta["narrowest"]
+
+    assert least(" a", " of") < least(" a", " continent")
+    assert least(" continent") >= 6 * 10 * 6, "ten letters of six pixels in each of six columns"
 
 
 def test_numbers_of_places_leave_room_for_each_other_on_a_narrow_page() -> None:

@@ -210,7 +210,8 @@ def color_at(scale: Sequence[tuple[float, str]], share: float) -> tuple[str, str
 
 def _row_name(name: str) -> str:
     return (
-        f'<span style="display:inline-block;min-width:7em;opacity:0.75">{html.escape(name)}</span>'
+        f'<span style="display:inline-block;min-width:7em;padding-right:0.6em;'
+        f'opacity:0.75">{html.escape(name)}</span>'
         if name
         else ""
     )
@@ -271,14 +272,14 @@ def _without_needless_decimals(records: list[list[Any]]) -> list[list[Any]]:
 
 
 def _align(values: Sequence[Any]) -> str:
-    numeric = [_is_number(v) for v in values if v is not None]
+    numeric = [_is_number(v) for v in values if not (v is None or str(v) in ("-", "\u2013"))]
     return "right" if numeric and all(numeric) else "left"
 
 
 def _is_number(value: Any) -> bool:
     """Whether a cell is a number, or one that was written out, as 12.5% and -3 are."""
     if isinstance(value, str):
-        return re.fullmatch(r"[-+\u2212]?\d[\d.,]*%?", value) is not None
+        return re.fullmatch(r"[-+\u2212]?\d[\d.,]*(?:e[-+]?\d+|%)?", value) is not None
     return isinstance(value, Real) and not isinstance(value, bool)
 
 

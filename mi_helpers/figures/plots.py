@@ -143,6 +143,7 @@ def bars(
     for i, (name, row) in enumerate(rows.items()):
         color = PALETTE[i % len(PALETTE)] if grouped else [_sign_color(v) for v in row]
         pattern = dict(shape=PATTERNS[i % len(PATTERNS)], fgcolor="white", size=7, solidity=0.2)
+        pattern["fillmode"] = "overlay"  # or it would be drawn instead of the colour
         fig.add_bar(
             **{along: list(range(n)), across: row},
             name=plain(name), orientation="h" if horizontal else "v",
@@ -170,7 +171,7 @@ def bars(
         subtitle,
         height=height,
         narrowest=narrowest,
-        axis_title=26 if horizontal else AXIS_TITLE,  # the labels leave less room
+        axis_title=22 if horizontal else AXIS_TITLE,  # the labels leave less room
     )
 
 
