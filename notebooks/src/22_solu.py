@@ -436,7 +436,8 @@ def contexts(model, layer, rank):
 
 # %%
 mi.figures.explore(
-    contexts, model={names[name]: name for name in ("gelu", *cost)}, layer=list(layers), rank=list(range(1, 9)),
+    contexts, model={names[name]: name for name in ("gelu", *cost)}, layer=list(layers),
+    rank=list(range(1, 9)),
     start={"model": "solu_ln", "layer": 0, "rank": 1},
 )  # fmt: skip
 
