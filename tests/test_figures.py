@@ -235,10 +235,10 @@ def test_every_row_has_its_label_and_columns_thin_out_only_where_they_would_touc
     axis = figures.heatmap(np.ones((144, 2)), title="t", y=names).layout
     assert list(axis.yaxis.ticktext) == names
     assert axis.height - axis.margin.t > 144 * 14, "no room for the labels of all rows"
-    axis = style.ticks([str(i) for i in range(50)], 50, room=600)
+    axis = style.ticks([f"t{i}" for i in range(50)], 50, room=600)
     assert len(axis["tickvals"]) == 50 and axis["tickangle"] == -90
-    axis = style.ticks([str(i) for i in range(128)], 128, room=600)
-    assert axis["tickvals"] == list(range(0, 128, 3)) and axis["ticktext"][1] == "3"
+    axis = style.ticks([f"t{i}" for i in range(128)], 128, room=600)
+    assert axis["tickvals"] == list(range(0, 128, 3)) and axis["ticktext"][1] == "t3"
 
 
 def test_labels_that_are_cut_or_left_out_are_whole_on_hover() -> None:
@@ -419,6 +419,68 @@ def test_joined_points_are_joined_from_left_to_right() -> None:
     assert [d[0].mode for d in drawn.values()] == ["lines+markers", "markers"]
 
 
+def test_series_are_told_apart_without_their_colours() -> None:
+    three = {name: [1.0, 2.0, 3.0] for name in "abc"}
+    points = figures.lines(three, title="t", controls={"c": "a"}).data
+    assert [trace.marker.symbol for trace in points] == ["circle", "diamond", "circle-open"]
+    groups = figures.bars(three, list("xyz"), title="t").data
+    assert len({trace.marker.pattern.shape for trace in groups}) == 3
+    assert all(trace.marker.pattern.fillmode == "overlay" for trace in groups), "over the colour"
+    single = figures.bars([1.0, -1.0], ["x", "y"], title="t").data[0]
+    assert not single.marker.pattern.shape, "which a side of zero tells apart"
+    outlines = [t for t in figures.histogram(three, title="t", xlabel="x").data if t.type != "bar"]
+    assert len({trace.line.dash for trace in outlines}) == 3
+    assert [trace.name for trace in outlines] == list("abc")
+
+
+def test_the_outlines_of_histograms_follow_their_bars() -> None:
+    samples = {"a": [0.0, 1.0, 1.1], "b": [2.0, 4.0]}
+    fig = figures.histogram(samples, title="t", xlabel="x", bins=4)
+    for bar, line in zip(fig.data[::2], fig.data[1::2], strict=True):
+        assert list(line.y[1:-1:2]) == list(line.y[2:-1:2]) == list(bar.y)
+        assert line.y[0] == line.y[-1] == 0 and line.x[0] == 0 and line.x[-1] == 4
+        assert line.showlegend is None and bar.showlegend is False
+
+
+def test_of_many_numbers_on_a_horizontal_axis_round_ones_are_shown() -> None:
+    fig = figures.bars(range(35), range(1, 36), title="t")
+    assert fig.layout.xaxis.ticktext == ("5", "10", "15", "20", "25", "30", "35")
+    assert fig.layout.xaxis.tickvals == (4, 9, 14, 19, 24, 29, 34)
+    assert fig.data[0].customdata[7] == "8", "hovering tells the others"
+    assert fig.layout.meta["narrowest"] == style.NARROWEST, "they fit a telephone"
+    uneven = style.ticks(["1", "2", "4", *map(str, range(5, 20))], 18, room=600)
+    assert len(uneven["ticktext"]) == 18, "of numbers with gaps between them none can be guessed"
+    few = style.ticks([str(n) for n in range(1970, 1982)], 12, room=600)
+    assert len(few["ticktext"]) == 12
+
+
+def test_long_titles_of_axes_break_in_either_direction() -> None:
+    said = "log10 of the KL from the final prediction (nats)"
+    fig = figures.lines({"a": [1, 2]}, title="t", xlabel=said, ylabel=said)
+    assert fig.layout.xaxis.title.text.count("<br>") == 1
+    first, second = fig.layout.yaxis.title.text.split("<br>")
+    assert max(len(first), len(second)) < 30 and f"{first} {second}" == said
+    short = figures.lines({"a": [1]}, title="t", ylabel="loss (nats)").layout.yaxis
+    assert short.title.text == "loss (nats)"
+
+
+def test_words_in_cells_stay_apart_on_a_narrow_page() -> None:
+    def least(*words: str) -> int:
+        cells = [[word] * 6 for word in words]
+        fig = figures.token_table(cells, np.ones((len(cells), 6)), title="t")
+        return fig.layout.meta["narrowest"]
+
+    assert least(" a", " of") < least(" a", " continent")
+    assert least(" continent") >= 6 * 10 * 6, "ten letters of six pixels in each of six columns"
+
+
+def test_numbers_of_places_leave_room_for_each_other_on_a_narrow_page() -> None:
+    few, many = (figures.lines({"a": range(n)}, title="t").layout.xaxis for n in (12, 40))
+    assert few.dtick == 1, "no halves"
+    assert many.tickmode == "auto" and many.dtick is None, "plotly knows how wide the page is"
+    assert figures.heatmap(np.ones((40, 40)), title="t").layout.yaxis.dtick == 2
+
+
 def test_histogram_counts_every_value_and_shows_every_mark() -> None:
     values = np.random.default_rng(0).normal(size=1000)
     fig = figures.histogram(values, title="t", xlabel="x", bins=10, marks={"far": 40.0})
@@ -512,6 +574,25 @@ def test_tables_write_numbers_without_needless_exponents() -> None:
     cells = re.findall(r"<td[^>]*>([^<]*)<", str(figures.table({"v": values})))
     assert cells == ["0.500", "12346", "0.00123", "2.00e-09", "0", "3.00e+07", "1.50", "2.00",
                      "\u2013"]  # fmt: skip
+
+
+def test_tables_align_percentages_and_keep_decimals_where_a_number_rounds_up() -> None:
+    columns = {
+        "share": ["5.8%", "101.2%", "\u22123%"],
+        "word": ["12.5% of", "-", "b"],
+        "cosine": [0.9996, 1.0, 0.5],
+    }
+    source = str(figures.table(columns))
+    sides = re.findall(r"<td[^>]*text-align:(\w+)", source)
+    assert sides == ["right", "left", "right"] * 3
+    assert re.findall(r">([01]\.\d+)<", source) == ["1.00", "1.00", "0.500"]
+
+
+def test_columns_of_words_are_not_squeezed_on_a_narrow_page() -> None:
+    rows = {"few": ["one", "two"], "many": ["seven words that go on", "and on"]}
+    first, second = re.findall(r"<th ([^>]*)>", str(figures.table(rows)))
+    assert "min-width" not in first
+    assert 5 < int(re.search(r"min-width:(\d+)em", second)[1]) <= 14
 
 
 def test_a_tables_title_does_not_scroll_away_with_it() -> None:
@@ -653,6 +734,12 @@ def test_explore_fills_its_live_view_without_capturing(kind: str, monkeypatch) -
     (output,) = out.outputs
     mime = "application/vnd.plotly.v1+json" if kind == "plotly" else "text/html"
     assert output["output_type"] == "display_data" and mime in output["data"]
+    use_renderer("mi_lab")
+    view._ipython_display_()
+    (out,) = [child for child in made[1] if isinstance(child, ipywidgets.Output)]
+    assert [mime in output["data"] for output in out.outputs] == (
+        [False, True] if kind == "plotly" else [True]
+    ), "as anywhere in JupyterLab, a plot's title stands above it"
 
 
 @pytest.mark.parametrize(
@@ -799,6 +886,51 @@ def test_a_figure_as_html_has_its_title_as_text_and_scrolls_before_it_is_squeeze
     assert "Not ours" in figure_html(json.loads(foreign.to_json()), script=False)
 
 
+@pytest.mark.parametrize("draw", FIGURES.values(), ids=FIGURES)
+def test_in_jupyterlab_a_title_is_text_above_the_plot_which_wraps(
+    draw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list = []
+    monkeypatch.setattr("IPython.display.display", lambda data, raw: shown.append(data))
+    monkeypatch.setattr(pio.renderers, "default", "plotly_mimetype")
+    use_renderer("mi_lab")
+    fig = draw()
+    before = fig.to_json()
+    fig.show()
+    title, plot = shown
+    assert "A finding" in title["text/html"] and title["text/plain"] == "A finding"
+    assert not LOADS.search(title["text/html"]) and "<script" not in title["text/html"]
+    layout, meta = plot[PLOTLY]["layout"], fig.layout.meta
+    assert "title" not in layout and "width" not in layout and layout["autosize"]
+    assert layout["height"] == fig.layout.height - meta["heading"]
+    assert layout["margin"]["t"] == fig.layout.margin.t - meta["heading"] > 0
+    assert f"min-width: {meta['narrowest']}px" in title["text/html"]
+    high = f"{fig.layout.width}px" if fig.layout.width else "none"
+    assert f"max-width: {high}" in title["text/html"]
+    assert fig.to_json() == before, "the figure itself is left as it was"
+    # Saved by JupyterLab and exported, it is what it would be without that.
+    outputs = [nbformat.v4.new_output("display_data", data) for data in shown]
+    cell = nbformat.v4.new_code_cell("", outputs=outputs)
+    make_static(nbformat.v4.new_notebook(cells=[cell]))
+    (output,) = cell.outputs
+    page = figure_html(json.loads(before), script=False)
+    whole = re.compile(r"[0-9a-f-]{36}")  # the plot's name, another each time
+    assert whole.sub("", output.data["text/html"]).endswith(whole.sub("", page)[-300:])
+    for said in ("A finding", f"min-width:{meta['narrowest']}px;max-width:{high}"):
+        assert output.data["text/html"].count(said) == page.count(said) == 1
+
+
+def test_in_jupyterlab_figures_of_others_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list = []
+    monkeypatch.setattr("IPython.display.display", lambda data, raw: shown.append(data))
+    monkeypatch.setattr(pio.renderers, "default", "plotly_mimetype")
+    use_renderer("mi_lab")
+    go.Figure(go.Bar(y=[1]), dict(title="Not ours", width=300, meta=dict(heading_of="x"))).show()
+    (plot,) = shown
+    assert plot[PLOTLY]["layout"]["title"]["text"] == "Not ours"
+    assert plot[PLOTLY]["layout"]["width"] == 300
+
+
 @pytest.mark.parametrize("place", ["own", "shared", None])
 def test_figures_bring_html_along_only_for_a_lab_without_the_extension(
     place: str | None, tmp_path, monkeypatch: pytest.MonkeyPatch
@@ -814,7 +946,7 @@ def test_figures_bring_html_along_only_for_a_lab_without_the_extension(
     monkeypatch.setattr("jupyter_core.paths.jupyter_path", lambda: [str(shared)])
     monkeypatch.setattr(pio.renderers, "default", "plotly_mimetype")
     monkeypatch.delenv("PLOTLY_RENDERER", raising=False)
-    assert use_renderer() == ("plotly_mimetype" if place else "mi_both")
+    assert use_renderer() == ("mi_lab" if place else "mi_both")
     server[0] = "python"
     assert not lab_lacks_plotly(), "a name alone does not say which environment"
     server[0] = str(tmp_path / "elsewhere" / "bin" / "python")
@@ -844,8 +976,8 @@ def test_the_renderer_for_both_writes_a_figure_in_both_forms_and_the_script_once
 @pytest.mark.parametrize(
     ("stated", "default", "expected"),
     [
-        (None, "plotly_mimetype+notebook_connected", "plotly_mimetype"),
-        (None, "notebook_connected", "plotly_mimetype"),
+        (None, "plotly_mimetype+notebook_connected", "mi_lab"),
+        (None, "notebook_connected", "mi_lab"),
         (None, "colab", "colab"),
         (None, "vscode", "vscode"),
         ("plotly_mimetype+notebook", "plotly_mimetype+notebook", "plotly_mimetype+notebook"),

@@ -49,8 +49,8 @@ def attribution(
     """Draw an attribution graph that answers clicks: a node's inputs and outputs, and its contexts.
 
     Circles are features, squares tokens, diamonds errors, framed words logits. Blue edges add to
-    their target, red ones take away, wider for a larger effect. Tab moves from node to node, Enter
-    chooses one, Escape lets go.
+    their target, red, dashed ones take away, wider for a larger effect. Tab moves from node to
+    node, Enter chooses one, Escape lets go.
 
     Args:
         graph: the graph, best a pruned one.
@@ -214,9 +214,10 @@ def _curves(
         middle = f"C{x1:.1f} {y1 - bend:.1f} {x2:.1f} {y2 + bend:.1f}"
         curve = f"M{x1:.1f} {y1:.1f}{middle} {x2:.1f} {y2:.1f}"
         said = html.escape(f"{names[s]} \u2192 {names[t]}: {w:+.3g}")
+        look = POSITIVE + '"' if w > 0 else NEGATIVE + '" stroke-dasharray="7 3"'
         parts.append(
             f'<path class="e" data-s="{s}" data-t="{t}" d="{curve}" fill="none" '
-            f'stroke="{POSITIVE if w > 0 else NEGATIVE}" stroke-width="{0.6 + 4 * share:.2f}" '
+            f'stroke="{look} stroke-width="{0.6 + 4 * share:.2f}" '
             f'stroke-opacity="{0.12 + 0.6 * share**0.5:.2f}"><title>{said}</title></path>'
         )
     return parts
@@ -260,7 +261,7 @@ def _legend(colours: Mapping[str, str]) -> str:
     signs = (
         f'<span style="white-space:nowrap;margin-left:14px"><span style="color:{POSITIVE}">\u2501'
         f'</span> adds</span> <span style="white-space:nowrap;margin-left:10px">'
-        f'<span style="color:{NEGATIVE}">\u2501</span> takes away</span>'
+        f'<span style="color:{NEGATIVE}">\u2505</span> takes away</span>'
     )
     return f'<span style="white-space:nowrap">{marks}</span>{signs}{dots}'
 

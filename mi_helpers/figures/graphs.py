@@ -34,7 +34,7 @@ def graph(
 
     Args:
         edges: `(source, target, weight)`, such as `("L5H5", "L8H6", 0.4)`. Blue edges have
-            positive and red ones negative weight, wider for a larger size.
+            positive and red, dashed ones negative weight, wider for a larger size.
         title: the finding.
         notes: `notes[node]` is written under a node's name.
         unit: what a weight is; hovering over an edge shows it.
@@ -126,7 +126,8 @@ def _edge(fig: go.Figure, points: list[Point], share: float, said: str) -> None:
     sizes = [0.0] * (len(points) - 1) + [11 + 8 * abs(share), 0.0]
     fig.add_scatter(
         x=xs, y=ys, mode="lines+markers", opacity=0.4 + 0.55 * abs(share),
-        line=dict(color=color, width=1 + 5 * abs(share), shape="spline"),
+        line=dict(color=color, width=1 + 5 * abs(share), shape="spline",
+                  dash="solid" if share >= 0 else "dash"),
         marker=dict(symbol="arrow", angleref="previous", size=sizes, color=color, opacity=1,
                     line_width=0),
         hovertemplate=said + "<extra></extra>",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import math
 import textwrap
 from collections.abc import Sequence
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from mi_helpers.figures.style import Labels, Values
 
     Panels = Float[np.ndarray, "panel row col"]
+
+
+LEAST_WRITTEN = 36  # pixels that a cell with a number in it needs at least
 
 
 def heatmap(
@@ -88,6 +92,9 @@ def heatmap(
     bar = dict(title_text="<br>".join(plain(line) for line in textwrap.wrap(colorbar, 12)))
     fig.update_layout(coloraxis=dict(colorscale=scale, cmin=low, cmax=high, colorbar=bar))
     above = 24 if names else 0
+    if cells and not isinstance(text, str):  # words, which on a narrow page need more than numbers
+        longest = max(len(html.unescape(word)) for row in cells[0]["text"] for word in row)
+        size["narrowest"] += n_cols * max(0, 6 * longest + 6 - LEAST_WRITTEN)
     return finish(
         fig,
         title,
@@ -244,7 +251,7 @@ def _size(
     cell = max(1, ((width or FULL_WIDTH) - margin - 24 * across) // (across * n_cols))
     high = 34 if n == 1 else min(34, max(18, cell))
     panel = min(max(n_rows * high, 110), max(480, n_rows * 16))
-    least = max(n_cols * (36 if has_text else 12), 7 * max(map(len, names or [""])))
+    least = max(n_cols * (LEAST_WRITTEN if has_text else 12), 7 * max(map(len, names or [""])))
     return dict(
         across=across,
         cell=cell,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+import re
 from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import TYPE_CHECKING, Any
@@ -120,7 +121,7 @@ def table(
     columns, records = _records(rows)
     records = _without_needless_decimals(records)
     style = f"padding:4px 10px;border-bottom:1px solid {_LINE};vertical-align:top;text-align:"
-    aligned = [style + _align([record[i] for record in records]) for i in range(len(columns))]
+    aligned = [style + _align(values) + _least(values) for values in zip(*records, strict=True)]
 
     def row(tag: str, values: Sequence[Any]) -> str:
         cells = zip(values, aligned, strict=True)
@@ -209,7 +210,8 @@ def color_at(scale: Sequence[tuple[float, str]], share: float) -> tuple[str, str
 
 def _row_name(name: str) -> str:
     return (
-        f'<span style="display:inline-block;min-width:7em;opacity:0.75">{html.escape(name)}</span>'
+        f'<span style="display:inline-block;min-width:7em;padding-right:0.6em;'
+        f'opacity:0.75">{html.escape(name)}</span>'
         if name
         else ""
     )
@@ -270,8 +272,21 @@ def _without_needless_decimals(records: list[list[Any]]) -> list[list[Any]]:
 
 
 def _align(values: Sequence[Any]) -> str:
-    numeric = [isinstance(v, Real) and not isinstance(v, bool) for v in values if v is not None]
+    numeric = [_is_number(v) for v in values if not (v is None or str(v) in ("-", "\u2013"))]
     return "right" if numeric and all(numeric) else "left"
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a cell is a number, or one that was written out, as 12.5% and -3 are."""
+    if isinstance(value, str):
+        return re.fullmatch(r"[-+\u2212]?\d[\d.,]*(?:e[-+]?\d+|%)?", value) is not None
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _least(values: Sequence[Any]) -> str:
+    """The width that a column of words needs on a narrow page, where it would be squeezed first."""
+    longest = max((len(v) for v in values if isinstance(v, str)), default=0)
+    return f";min-width:{min(longest, 28) * 0.5:.0f}em" if longest > 12 else ""
 
 
 def _cell(value: Any, digits: int) -> str:
@@ -288,4 +303,5 @@ def _number(value: float, digits: int) -> str:
     """`value` to `digits` significant digits; very small and large ones with an exponent."""
     if value == 0 or not 1e-4 <= abs(value) < 1e6:
         return f"{value:.{digits - 1}e}" if value else "0"
-    return f"{value:.{max(0, digits - 1 - math.floor(math.log10(abs(value))))}f}"
+    rounded = abs(float(f"{value:.{digits - 1}e}"))  # so that 0.9996 has the decimals of 1.00
+    return f"{value:.{max(0, digits - 1 - math.floor(math.log10(rounded)))}f}"

@@ -34,7 +34,10 @@ if TYPE_CHECKING:
     Row = Float[np.ndarray, "point"]  # noqa: UP037
 
 ROOM = FULL_WIDTH - 120  # pixels for a horizontal axis
+# What tells series apart beside their colours, on paper and for those who see few colours.
 SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "star", "hexagon")
+PATTERNS = ("", "/", ".", "\\", "x", "-", "+")
+DASHES = ("solid", "dash", "dot")
 
 
 def lines(
@@ -75,6 +78,7 @@ def lines(
     if unknown := sorted(set(bands or {}) - set(rows)):
         raise ValueError(f"bands names no series: {unknown}; series are {list(rows)}")
     looks = _line_looks(list(rows), controls or {})
+    symbols = _line_symbols(list(rows), controls or {})
     fig = go.Figure()
     for name, row in rows.items():
         color, dash = looks[name]
@@ -86,7 +90,8 @@ def lines(
             )  # fmt: skip
         fig.add_scatter(
             x=xs, y=row, name=plain(name), mode="lines+markers" if n <= 40 else "lines",
-            line=dict(color=color, dash=dash, width=2), marker_size=6, customdata=whole,
+            line=dict(color=color, dash=dash, width=2), customdata=whole,
+            marker=dict(size=6, symbol=symbols[name]),
             hovertemplate=f"{plain(xlabel)} %{{{'customdata' if whole else 'x'}}}<br>%{{y:.4g}}"
             f"<extra>{plain(name)}</extra>",
         )  # fmt: skip
@@ -137,10 +142,12 @@ def bars(
     whole = [plain(visible(label)) for label in names or ()]
     for i, (name, row) in enumerate(rows.items()):
         color = PALETTE[i % len(PALETTE)] if grouped else [_sign_color(v) for v in row]
+        pattern = dict(shape=PATTERNS[i % len(PATTERNS)], fgcolor="white", size=7, solidity=0.2)
+        pattern["fillmode"] = "overlay"  # or it would be drawn instead of the colour
         fig.add_bar(
             **{along: list(range(n)), across: row},
-            name=plain(name), orientation="h" if horizontal else "v", marker_color=color,
-            customdata=whole,
+            name=plain(name), orientation="h" if horizontal else "v",
+            marker=dict(color=color, pattern=pattern if grouped else None), customdata=whole,
             hovertemplate=f"%{{customdata}}<br>%{{{across}:.4g}}<extra>{plain(name)}</extra>",
         )  # fmt: skip
     axis = ticks(names, n, room=None if horizontal else ROOM, lines=2 if horizontal else 1)
@@ -164,7 +171,7 @@ def bars(
         subtitle,
         height=height,
         narrowest=narrowest,
-        axis_title=26 if horizontal else AXIS_TITLE,  # the labels leave less room
+        axis_title=22 if horizontal else AXIS_TITLE,  # the labels leave less room
     )
 
 
@@ -282,13 +289,20 @@ def histogram(
     edges = np.histogram_bin_edges(np.concatenate(list(rows.values())), bins=bins)
     middle, width = (edges[:-1] + edges[1:]) / 2, float(edges[1] - edges[0])
     fig = go.Figure()
+    several = len(rows) > 1
     for i, (name, row) in enumerate(rows.items()):
+        color, counts = PALETTE[i % len(PALETTE)], np.histogram(row, edges)[0]
         fig.add_bar(
-            x=middle, y=np.histogram(row, edges)[0], width=width, name=plain(name),
-            marker=dict(color=PALETTE[i % len(PALETTE)], line_width=0),
-            opacity=0.65 if len(rows) > 1 else 1,
+            x=middle, y=counts, width=width, name=plain(name), showlegend=False,
+            marker=dict(color=color, line_width=0), opacity=0.3 if several else 1,
             hovertemplate=f"{plain(xlabel)} %{{x:.4g}}<br>%{{y}}<extra>{plain(name)}</extra>",
         )  # fmt: skip
+        if several:  # where they overlap, the outlines still tell which is which
+            fig.add_scatter(
+                x=np.repeat(edges, 2), y=[0, *np.repeat(counts, 2), 0], mode="lines",
+                line=dict(color=color, width=2, dash=DASHES[i % len(DASHES)]), name=plain(name),
+                hoverinfo="skip",
+            )  # fmt: skip
     low, high = min([edges[0], *lines.values()]), max([edges[-1], *lines.values()])
     for i, (name, at) in enumerate(lines.items()):
         side = "top left" if at > (low + high) / 2 else "top right"
@@ -299,7 +313,7 @@ def histogram(
     pad = (high - low) * 0.03
     fig.update_xaxes(title_text=plain(xlabel), range=[low - pad, high + pad])
     fig.update_yaxes(title_text=plain(ylabel))
-    fig.update_layout(barmode="overlay", bargap=0, showlegend=len(rows) > 1)
+    fig.update_layout(barmode="overlay", bargap=0, showlegend=several)
     return finish(fig, title, subtitle, height=300)
 
 
@@ -310,12 +324,19 @@ def _line_looks(names: list[str], controls: Mapping[str, str]) -> dict[str, tupl
     own = [name for name in names if name not in controls]
     if chained := sorted(set(controls.values()) - set(own)):
         raise ValueError(f"a control stands beside a series, not beside a control: {chained}")
-    dashes = ("solid", "dot", "dashdot") if controls else ("solid", "dash", "dot")
+    dashes = ("solid", "dot", "dashdot") if controls else DASHES
     looks = {
         name: (PALETTE[i % len(PALETTE)], dashes[i // len(PALETTE) % 3])
         for i, name in enumerate(own)
     }
     return looks | {name: (looks[beside][0], "dash") for name, beside in controls.items()}
+
+
+def _line_symbols(names: list[str], controls: Mapping[str, str]) -> dict[str, str]:
+    """The shape of each series' points; a control has that of what it stands beside, hollow."""
+    own = [name for name in names if name not in controls]
+    symbols = {name: SYMBOLS[i % len(SYMBOLS)] for i, name in enumerate(own)}
+    return symbols | {name: f"{symbols[beside]}-open" for name, beside in controls.items()}
 
 
 def _named(values: Any, name: str, count: int | None = None) -> dict[str, Row]:

@@ -18,7 +18,15 @@ PLOTLY = "application/vnd.plotly.v1+json"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 CONFIG = {"displaylogo": False}  # not responsive: JupyterLab resizes, and plotly would collapse
 EXTENSION = Path("labextensions", "jupyterlab-plotly")
-_JUPYTER = {"plotly_mimetype", "jupyterlab", "nteract", "notebook", "notebook_connected"}
+_JUPYTER = {"mi_lab", "plotly_mimetype", "jupyterlab", "nteract", "notebook", "notebook_connected"}
+
+# In JupyterLab the title is an output of its own above the plot: text, which wraps on any page.
+_ABOVE = """<style>.jp-OutputArea-output:has(> .mi-title) {{ padding-right: 0; }}
+.jp-OutputArea-child:has(.{room}) + .jp-OutputArea-child {{ overflow-x: auto; }}
+.jp-OutputArea-child:has(.{room}) + .jp-OutputArea-child > .jp-RenderedPlotly
+{{ min-width: {low}px; max-width: {high}; }}</style><div class="mi-title {room} tex2jax_ignore" \
+style="box-sizing:border-box;padding:8px 16px 0;font-size:16px;text-align:left;\
+line-height:1.4;background-color:{card};color:{ink};font-family:{font}">{title}{small}</div>"""
 
 _FIGURE = """<figure style="margin:8px 0;padding-top:8px;background-color:{card};color:{ink};\
 font-family:{font}"><figcaption style="font-size:16px;text-align:left;padding:0 16px">{title}\
@@ -29,13 +37,14 @@ font-family:{font}"><figcaption style="font-size:16px;text-align:left;padding:0 
 def use_renderer(name: str | None = None) -> str:
     """Set plotly's default renderer; runs by itself on import.
 
-    In Jupyter that is "plotly_mimetype": small, offline, and shown in untrusted notebooks too,
-    where plotly's own default may load its script from a CDN. Where the JupyterLab that started
-    this kernel lacks plotly's extension, as one of another environment may, and in the classic
-    Notebook (`jupyter nbclassic`), which has no place for such extensions, it is "mi_both", which
-    adds HTML that needs none, at the price of plotly's script (4.8 MB) once a notebook. Plotly's
-    choice stays in Colab, VS Code and wherever else it knows better, and so does the environment
-    variable PLOTLY_RENDERER.
+    In Jupyter that is "mi_lab": the title as text, which wraps on a narrow page as plotly's own
+    titles do not, above the plot in plotly's own form, which is small, offline, and shown in
+    untrusted notebooks too, where plotly's own default may load its script from a CDN. Where the
+    JupyterLab that started this kernel lacks plotly's extension, as one of another environment may,
+    and in the classic Notebook (`jupyter nbclassic`), which has no place for such extensions, it is
+    "mi_both", which adds HTML that needs none, at the price of plotly's script (4.8 MB) once a
+    notebook. Plotly's choice stays in Colab, VS Code and wherever else it knows better, and so does
+    the environment variable PLOTLY_RENDERER.
 
     Args:
         name: a renderer of plotly's, or several joined by "+"; None chooses as above.
@@ -48,11 +57,11 @@ def use_renderer(name: str | None = None) -> str:
     """
     import plotly.io as pio  # slow to import, and needed only where figures are shown
 
-    pio.renderers["mi_both"] = _both_renderer()
+    pio.renderers["mi_both"], pio.renderers["mi_lab"] = _both_renderer(), _lab_renderer()
     if name is None:
         name = str(pio.renderers.default or "")
         if "PLOTLY_RENDERER" not in os.environ and set(name.split("+")) <= _JUPYTER:
-            name = "mi_both" if lab_lacks_plotly() else "plotly_mimetype"
+            name = "mi_both" if lab_lacks_plotly() else "mi_lab"
     if name and (unknown := [part for part in name.split("+") if part not in pio.renderers]):
         raise ValueError(f"plotly has no renderer {unknown}; it has {sorted(pio.renderers)}")
     pio.renderers["plotly_mimetype"].config.update(CONFIG)
@@ -96,15 +105,9 @@ def figure_html(figure: Mapping[str, Any], *, script: bool) -> str:
     """
     import plotly.io as pio
 
-    layout = dict(figure["layout"])
-    said = layout.get("meta") or {}
-    height, width = layout.get("height", 450), layout.get("width")
-    if said:
-        del layout["title"]
-        layout["margin"] = layout["margin"] | {"t": layout["margin"]["t"] - said["heading"]}
-        layout["height"] = height = height - said["heading"]
-        layout = {key: value for key, value in layout.items() if key not in ("width", "meta")}
-        layout["autosize"] = True
+    layout, said = _without_title(figure["layout"])
+    height = layout.get("height", 450)
+    layout = {key: value for key, value in layout.items() if key != "meta"} if said else layout
     plot = pio.to_html(
         {"data": figure["data"], "layout": layout},
         full_html=False,
@@ -123,17 +126,61 @@ def figure_html(figure: Mapping[str, Any], *, script: bool) -> str:
         title=html.escape(str(said["title"])),
         small=small_line(said.get("subtitle")),
         low=said["narrowest"],
-        high=f"{width}px" if width else "none",
+        high=f"{said['width']}px" if said["width"] else "none",
         plot=plot,
     )
+
+
+def titled_outputs(figure: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return what JupyterLab shows of a plotly figure: its title as text, then the plot.
+
+    Args:
+        figure: its `data` and `layout`, as plotly writes them to JSON.
+
+    Returns:
+        The data of one output each; a figure that is not ours keeps its title, and is alone.
+    """
+    layout, said = _without_title(figure["layout"])
+    plot = {PLOTLY: dict(figure) | {"layout": layout, "config": CONFIG}}
+    if not said:
+        return [plot]
+    high = f"{said['width']}px" if said["width"] else "none"
+    above = _ABOVE.format(
+        card=CARD,
+        ink=INK,
+        font=html.escape(FONT),
+        title=html.escape(str(said["title"])),
+        small=small_line(said.get("subtitle")),
+        low=said["narrowest"],
+        high=high,
+        room=f"mi-from-{said['narrowest']}-to-{high}",
+    )
+    return [{"text/html": above, "text/plain": str(said["title"])}, plot]
+
+
+def _without_title(layout: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The layout of a figure of ours without its title and its width, and what `finish` says of it.
+
+    Nothing is said of a figure that is not ours, and its layout stays.
+    """
+    layout = dict(layout)
+    said = layout.get("meta") or {}
+    if "heading" not in said:
+        return layout, {}
+    layout.pop("title", None)
+    layout["margin"] = layout["margin"] | {"t": layout["margin"]["t"] - said["heading"]}
+    layout["height"] -= said["heading"]
+    layout["meta"] = said | {"heading": 0, "width": layout.pop("width", said.get("width"))}
+    layout["autosize"] = True
+    return layout, said | {"width": layout["meta"]["width"]}
 
 
 def make_static(notebook: Any) -> Any:
     """Make an executed notebook fit for a page without kernel or network, in place.
 
     Every plotly output gets an HTML form, which nbconvert would otherwise drop without a word; the
-    first carries plotly's script. Widgets, which could only ask a CDN for theirs, are taken out,
-    and leave their static twins.
+    first carries plotly's script. A title that stood above one, as text, is part of it. Widgets,
+    which could only ask a CDN for theirs, are taken out, and leave their static twins.
 
     Args:
         notebook: as nbformat reads it.
@@ -145,13 +192,33 @@ def make_static(notebook: Any) -> Any:
     notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
         outputs = cell.get("outputs", [])
-        outputs[:] = [out for out in outputs if WIDGET not in out.get("data", {})]
+        outputs[:] = [out for out in outputs if not _is_live(out.get("data", {}))]
         for data in (out.get("data", {}) for out in outputs):
             if PLOTLY not in data:
                 continue
             data["text/html"] = figure_html(data[PLOTLY], script=first)
             first = False
     return notebook
+
+
+def _is_live(data: Mapping[str, Any]) -> bool:
+    """Whether an output is a widget, or the title that JupyterLab shows above a plot."""
+    return WIDGET in data or '<div class="mi-title ' in "".join(data.get("text/html", ""))
+
+
+def _lab_renderer() -> Any:
+    """A renderer that displays a figure in JupyterLab as two outputs, title and plot."""
+    import plotly.io as pio
+    from plotly.io.base_renderers import ExternalRenderer
+
+    class Titled(ExternalRenderer):
+        def render(self, fig_dict: dict[str, Any]) -> None:
+            from IPython.display import display
+
+            for data in titled_outputs(json.loads(pio.to_json(fig_dict, validate=False))):
+                display(data, raw=True)
+
+    return Titled()
 
 
 def _both_renderer() -> Any:

@@ -44,7 +44,7 @@ NO_BUTTONS = [  # the first uploads; the others do what dragging and a double cl
     "sendChartToCloud", "lasso2d", "select2d", "autoScale2d", "zoom2d", "zoomIn2d", "zoomOut2d",
 ]  # fmt: skip
 FULL_WIDTH = 760  # pixels: the width that titles and labels are laid out for
-NARROWEST = 320  # pixels: what a figure needs at least, unless it says more
+NARROWEST = 270  # pixels: what a figure needs at least, unless it says more
 TOOLBAR = 30  # pixels above the title that are kept free for plotly's buttons
 AXIS_TITLE = 40  # letters in a line of a horizontal axis's title, which a telephone has room for
 KEY, QUERY = "key (source)", "query (destination)"  # the axes of an attention pattern
@@ -166,19 +166,20 @@ def ticks(
     Positions are indices, so repeated tokens stay apart.
 
     Args:
-        labels: the labels; None numbers the places, and shows at most 20 of the numbers.
+        labels: the labels; None numbers the places. Of many numbers plotly shows as many as the
+            page has room for on a horizontal axis, and a vertical one at most 20.
         count: how many places there are.
         room: the length in pixels of a horizontal axis, whose labels turn when they would touch,
             and of which only every k-th is shown where even turned ones would. None is for a
             vertical axis, which shows all.
         lines: into how many lines a long label may be broken.
     """
+    if labels is None and room is not None and count > 12:
+        return dict(tickmode="auto")
     if labels is None:
-        step = max(1, math.ceil(count / (20 if room is None else min(20, room // 24))))
-        return dict(tickmode="linear", tick0=0, dtick=step)
-    step = 1 if room is None else max(1, math.ceil(count / max(1, room // 11)))
-    shown = [tick(label, 28 if room is None else 16, lines) for label in labels[::step]]
-    places = list(range(0, count, step))
+        return dict(tickmode="linear", tick0=0, dtick=max(1, math.ceil(count / 20)))
+    places = list(range(count)) if room is None else _shown_places(labels, room)
+    shown = [tick(labels[place], 28 if room is None else 16, lines) for place in places]
     axis: dict[str, Any] = dict(tickmode="array", tickvals=places, ticktext=shown)
     if room is not None:
         each = room / len(shown)
@@ -188,6 +189,21 @@ def ticks(
         else:
             axis["tickangle"] = -45 if each >= 22 else -90
     return axis
+
+
+def _shown_places(labels: list[str], room: int) -> list[int]:
+    """Which of `labels` are shown on a horizontal axis: all, or every k-th where there is no room.
+
+    Of many numbers that count up by one, round ones, as few as plotly would show of its own.
+    """
+    count = len(labels)
+    if count > 12 and all(label.isdecimal() for label in labels):
+        first = int(labels[0])
+        if [int(label) for label in labels] == list(range(first, first + count)):
+            round_ones = (k * 10**power for power in range(9) for k in (1, 2, 5))
+            step = next(k for k in round_ones if k * 8 >= count)
+            return [place for place in range(count) if (first + place) % step == 0]
+    return list(range(0, count, max(1, math.ceil(count / max(1, room // 11)))))
 
 
 def wrap_title(title: str, subtitle: str | None, width: int) -> tuple[str, int, int]:
@@ -254,7 +270,8 @@ def finish(
         above: room for the names of panels, in pixels.
         narrowest: the width in pixels below which an exported page scrolls the figure instead of
             squeezing it further. It travels in `layout.meta`, with the words of the title.
-        axis_title: letters after which the title of a horizontal axis goes on in a new line.
+        axis_title: letters after which the title of a horizontal axis goes on in a new line; that
+            of a vertical one does so by the height.
 
     Raises:
         ValueError: for an empty title.
@@ -264,7 +281,7 @@ def finish(
     pad = dict(l=16, t=TOOLBAR + (0 if lines == 1 else 11))
     heading = tall + 8
     below = _label_height(fig) + _legend_height(fig, width or FULL_WIDTH)
-    below += _wrap_axis_titles(fig, axis_title)
+    below += _wrap_axis_titles(fig, axis_title, max(16, height // 10))
     fig.update_layout(
         template=template(), title=dict(text=text, pad=pad), autosize=width is None, width=width,
         height=height + heading + above + below + TOOLBAR + 54,
@@ -314,18 +331,33 @@ def _extent(trace: Any, axis: str) -> list[float]:
     return [*start, float(values.min()), float(values.max())]
 
 
-def _wrap_axis_titles(fig: go.Figure, letters: int) -> int:
-    """Break long titles of horizontal axes, and return the pixels that further lines need."""
+def _wrap_axis_titles(fig: go.Figure, across: int, up: int) -> int:
+    """Break long titles of axes, and return the pixels that further lines need below.
+
+    `across` and `up` are the letters in a line of a horizontal and of a vertical axis. Lines of a
+    vertical one are about equally long, since plotly centres them.
+    """
     most = 1
 
-    def wrap(axis: Any) -> None:
-        nonlocal most
-        if text := axis.title.text:
-            lines = textwrap.wrap(html.unescape(text), letters)
+    def wrap(axis: Any, letters: int, even: bool) -> int:
+        text = html.unescape(axis.title.text or "")
+        lines = textwrap.wrap(text, letters)
+        if even and len(lines) > 1:
+            tries = (textwrap.wrap(text, fewer) for fewer in range(letters // 2, letters + 1))
+            lines = next(found for found in tries if len(found) == len(lines))
+        if lines:
             axis.title.text = "<br>".join(plain(line) for line in lines)
-            most = max(most, len(lines))
+        return len(lines)
 
-    fig.for_each_xaxis(wrap)
+    def wrap_x(axis: Any) -> None:
+        nonlocal most
+        most = max(most, wrap(axis, across, even=False))
+
+    def wrap_y(axis: Any) -> None:
+        wrap(axis, up, even=True)
+
+    fig.for_each_xaxis(wrap_x)
+    fig.for_each_yaxis(wrap_y)
     return 17 * (most - 1)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import itertools
+import json
 import sys
 from collections.abc import Callable, Mapping
 from numbers import Real
@@ -12,15 +13,19 @@ from typing import Any
 import plotly.graph_objects as go
 
 from mi_helpers.figures.html import Html
+from mi_helpers.figures.rendering import titled_outputs
 from mi_helpers.figures.style import same_scale
 
 MOST_AHEAD = 100  # views that may be computed before the first is shown
 
-# A cell's outputs are controls with the live view, caption, twin. While the first is alive it hides
-# the other two. Where it is not, the caption hides what the widget manager says of it. An output is
-# .jp-OutputArea-child in JupyterLab, .output_area in the classic Notebook.
+# A cell's outputs are controls with the live view, caption, twin, which may have its title apart.
+# While the first is alive it hides the others. Where it is not, the caption hides what the widget
+# manager says of it. An output is .jp-OutputArea-child in JupyterLab, .output_area in the classic
+# Notebook.
 _LIVE = """<style>.jp-OutputArea-child:has(.mi-live) + .jp-OutputArea-child,
 .jp-OutputArea-child:has(.mi-live) + .jp-OutputArea-child + .jp-OutputArea-child,
+.jp-OutputArea-child:has(.mi-live) + .jp-OutputArea-child + .jp-OutputArea-child:has(.mi-title)
++ .jp-OutputArea-child,
 .output_area:has(.mi-live) + .output_area,
 .output_area:has(.mi-live) + .output_area + .output_area { display: none; }
 .mi-computing { opacity: 0.35; transition: opacity 0.2s; }</style><span class="mi-live"></span>"""
@@ -117,13 +122,13 @@ class Explorer:
             display(box)
             redraw()
             return
-        data = _as_output(box)["data"]
-        display(data | {"text/plain": ""}, raw=True)  # not its repr, where no widget is drawn
+        (output,) = _as_outputs(box)
+        display(output["data"] | {"text/plain": ""}, raw=True)  # not its repr, without a widget
         display(self.caption())
         display(self.twin)
         # Set, not captured: what is captured while a cell runs, nbclient sends back to the kernel
         # on the socket where it awaits the end of the cell, and it can then miss that end for ever.
-        out.outputs = (_as_output(self.twin),)
+        out.outputs = _as_outputs(self.twin)
 
 
 def explore(
@@ -166,16 +171,22 @@ def explore(
     return Explorer(fn, controls, ahead=ahead)
 
 
-def _as_output(view: Any) -> dict[str, Any]:
-    """Return `view` as the cell output that displaying it would make."""
+def _as_outputs(view: Any) -> tuple[dict[str, Any], ...]:
+    """Return `view` as the cell outputs that displaying it would make."""
+    import plotly.io as pio
     from IPython.core.interactiveshell import InteractiveShell
 
-    if hasattr(view, "_repr_mimebundle_"):  # plotly's, which the formatter would show at once
+    if isinstance(view, go.Figure) and pio.renderers.default == "mi_lab":
+        shown = [(data, {}) for data in titled_outputs(json.loads(view.to_json()))]
+    elif hasattr(view, "_repr_mimebundle_"):  # plotly's, which the formatter would show at once
         bundle = view._repr_mimebundle_()
-        data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
+        shown = [bundle if isinstance(bundle, tuple) else (bundle, {})]
     else:
-        data, metadata = InteractiveShell.instance().display_formatter.format(view)
-    return {"output_type": "display_data", "data": data, "metadata": metadata}
+        shown = [InteractiveShell.instance().display_formatter.format(view)]
+    return tuple(
+        {"output_type": "display_data", "data": data, "metadata": metadata}
+        for data, metadata in shown
+    )
 
 
 def _listed(name: str, control: Any) -> list[tuple[Any, Any]]:
@@ -194,7 +205,11 @@ def _control(name: str, options: Any, first: Any) -> Any:
     import ipywidgets as w
 
     said = name.replace("_", " ")
-    look = dict(description=said, style={"description_width": "initial"})
+    look = dict(
+        description=said,
+        style={"description_width": "initial"},
+        layout=w.Layout(max_width="98%"),  # a telephone is narrower than ipywidgets' 300 pixels
+    )
     if isinstance(options, w.Widget):
         if first is not None:
             options.value = first
@@ -205,8 +220,11 @@ def _control(name: str, options: Any, first: Any) -> Any:
         return w.Text(
             value=options if first is None else first,
             continuous_update=False,
-            layout=w.Layout(width="90%"),
-            **look | {"description": f"{said} (then press Enter)"},
+            **look
+            | {
+                "description": f"{said} (then press Enter)",
+                "layout": w.Layout(width="90%"),
+            },
         )
     pairs = (
         list(options.items()) if isinstance(options, Mapping) else [(str(v), v) for v in options]

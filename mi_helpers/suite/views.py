@@ -18,6 +18,7 @@ _COLOURS = {
     "no expectation": "#6e7781",
 }
 _CELL = "text-align:left;vertical-align:top"
+_WORDY = ";min-width:9em"  # on a narrow page a table scrolls before it squeezes its sentences
 _WORDS = {
     "holds": "holds",
     "fails": "FAILS",
@@ -132,11 +133,14 @@ class Table:
 
     def _repr_html_(self) -> str:
         head = ("", "claim", "value", "expected", "control", "expected", "source")
+        words = {"claim", "value", "control", "source"}
         rows = "".join(_html_row(line) for line in self.lines)
         return (
             '<table style="color:inherit"><caption style="text-align:left">'
             + f"{escape(self._summary())}</caption><thead><tr>"
-            + "".join(f'<th style="{_CELL}">{cell}</th>' for cell in head)
+            + "".join(
+                f'<th style="{_CELL}{_WORDY if cell in words else ""}">{cell}</th>' for cell in head
+            )
             + f"</tr></thead><tbody>{rows}</tbody></table>"
         )
 

@@ -859,7 +859,7 @@ row = texts[:1]
 pattern = model.run_with_cache(row, names_filter=hook)[1][hook][0, best[1]]
 on_match = (pattern * matches[0]).sum(-1)
 mi.figures.tokens_coloured(
-    mi.heads.token_names(model, row[0]), on_match, center=None, limit=1,
+    mi.heads.token_names(model, row[0]), on_match, center=None, limit=1, unit="attention",
     title=f"Attention of {best} on tokens that followed this one before",
 )  # fmt: skip
 

@@ -264,7 +264,7 @@ figures.table(rows, title="The strongest direct paths")
 small = EdgeGraph(n_layers=2, n_heads=1)
 mi.figures.heatmap(
     small.valid.float(), title="Who can read whose write", x=small.writers, y=small.readers,
-    xlabel="writer", ylabel="reader", limit=1,
+    xlabel="writer", ylabel="reader", colorbar="1: can read", center=None, limit=1,
 )  # fmt: skip
 
 # %% [markdown]

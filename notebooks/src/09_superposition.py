@@ -122,7 +122,8 @@ per_dimension = {
     for name, some in {"with ReLU": toys, "linear": linear}.items()
 }
 mi.figures.lines(
-    per_dimension, x=names, ylabel="represented features per dimension",
+    per_dimension, x=names, xlabel="how often a feature is there",
+    ylabel="represented features per dimension",
     title="With a ReLU, the rarer the features, the more a dimension holds",
 )  # fmt: skip
 

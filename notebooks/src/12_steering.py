@@ -833,7 +833,7 @@ figures.lines(
      "KL (nats)": [divergence(vector, step).item() for step in steps],
      "repeated share": repetition},
     title="First the effect, then the cost", x=[f"{step:.2g}" for step in steps],
-    xlabel=f"strength at layer {layer}",
+    xlabel=f"strength at layer {layer}", ylabel="in the unit of each line",
 )  # fmt: skip
 
 # %% [markdown]

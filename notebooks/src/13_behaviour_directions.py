@@ -733,6 +733,7 @@ def coloured(layer):
     return figures.tokens_coloured(
         [held_out.str_tokens[i] for i in range(4)], [difference[i] for i in range(4)],
         title=f"Praise (blue) and blame (red) after layer {layer}, review less twin",
+        unit="along the direction",
     )  # fmt: skip
 
 

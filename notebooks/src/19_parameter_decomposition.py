@@ -130,6 +130,7 @@ mi.figures.heatmap(
     torch.stack([by_slope.square().mean(-1).sqrt(), removed.square().mean(-1).sqrt()]),
     x=[f"part {i}" for i in range(5)], y=[f"feature {i}" for i in range(5)],
     facets=["by slope", "by removal"], title="What each feature alone owes to each part",
+    colorbar="root mean square", center=None,
 )  # fmt: skip
 
 # %% [markdown]
@@ -368,7 +369,7 @@ panels = [lost(parts[best][own_part]), lost(svd_parts)[lost(svd_parts).argmax(0)
 mi.figures.heatmap(
     torch.stack(panels), y=[f"without {i}'s part" for i in range(5)],
     x=[f"feature {i}" for i in range(5)], facets=["SPD", "singular"],
-    title="What each feature loses when a part is taken out",
+    title="What each feature loses when a part is taken out", colorbar="output lost",
 )  # fmt: skip
 
 # %%

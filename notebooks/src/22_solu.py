@@ -167,8 +167,10 @@ losses = {key: token_losses(some) for key, some in models.items()}
 mean = {key: float(some.mean()) for key, some in losses.items()}
 cost = {name: [mean[name, s] - mean["gelu", s] for s in seeds] for name in ("solu", "solu_ln")}
 apart = torch.tensor([mean["gelu", s] for s in seeds]).std()
-mi.figures.table([{"seed": s, **{name: mean[name, s] for name in ("gelu", *cost)}} for s in seeds],
-                 title="Loss on text, in nats a token", digits=3)  # fmt: skip
+mi.figures.table(
+    [{"seed": s, **{names[name]: mean[name, s] for name in ("gelu", *cost)}} for s in seeds],
+    title="Loss on text, in nats a token",
+)  # fmt: skip
 
 # %% short=true
 claim("solu.cost", sum(cost["solu"]) / 3, control=apart)
@@ -434,7 +436,8 @@ def contexts(model, layer, rank):
 
 # %%
 mi.figures.explore(
-    contexts, model=["gelu", "solu", "solu_ln"], layer=list(layers), rank=list(range(1, 9)),
+    contexts, model={names[name]: name for name in ("gelu", *cost)}, layer=list(layers),
+    rank=list(range(1, 9)),
     start={"model": "solu_ln", "layer": 0, "rank": 1},
 )  # fmt: skip
 

@@ -100,6 +100,10 @@ class Reader:
         """The plotly figures to be seen in a cell's output."""
         return self.output(name).locator(self.plot)
 
+    def title(self, name: str) -> Any:
+        """The title to be seen above a plot in a cell's output in JupyterLab."""
+        return self.output(name).locator(".mi-title:visible")
+
     def views(self, name: str) -> Any:
         """The attention views to be seen in a cell's output."""
         return self.output(name).locator(".mi-attention[data-drawn]:visible")
@@ -180,13 +184,13 @@ def test_live(lab: Lab, reader: Reader) -> None:
     cell = reader.output("explore")
     before = cell.screenshot()
     cell.locator("select").select_option("9")
-    expect(reader.plots("explore").locator(".gtitle")).to_have_text("Layer 9")
+    expect(reader.title("explore")).to_have_text("Layer 9")
     reader.assert_painted(reader.plots("explore"))
     assert cell.screenshot() != before
     cell.locator("select").select_option("broken")
     expect(cell).to_contain_text("ValueError: there is no such layer")
     cell.locator("select").select_option("3")
-    expect(reader.plots("explore").locator(".gtitle")).to_have_text("Layer 3")
+    expect(reader.title("explore")).to_have_text("Layer 3")
     reader.output("explored attention").locator("select").select_option("1")
     expect(reader.output("explored attention").locator("figcaption:visible")).to_have_text("Head 1")
     reader.assert_painted(reader.views("explored attention"))
@@ -197,16 +201,35 @@ def test_live(lab: Lab, reader: Reader) -> None:
     expect(slow.get_by_role("status")).to_have_text("computing \u2026")
     expect(dimmed).to_have_count(1)
     assert float(dimmed.evaluate("it => getComputedStyle(it).opacity")) < 1
-    expect(reader.plots("slow").locator(".gtitle")).to_have_text("Slow 2")
+    expect(reader.title("slow")).to_have_text("Slow 2")
     expect(dimmed).to_have_count(0)
     expect(slow.get_by_role("status")).to_have_count(0)
 
     reader.output("ahead").locator("select").select_option("5")
-    expect(reader.plots("ahead").locator(".gtitle")).to_have_text("Ahead 5")
+    expect(reader.title("ahead")).to_have_text("Ahead 5")
     expect(reader.output("text")).to_contain_text("words (then press Enter)")
     for name in ("plotly", "wide", "legend", "facets"):
         reader.assert_toolbar_covers_no_text(reader.plots(name))
     reader.window.command("docmanager:save")
+    assert_fits_a_telephone(reader)
+
+
+def assert_fits_a_telephone(reader: Reader) -> None:
+    """In JupyterLab on a telephone titles wrap, and plots scroll before they are squeezed."""
+    reader.window.page.set_viewport_size({"width": 390, "height": 900})
+    reader.window.page.evaluate("window.jupyterapp.shell.collapseLeft()")
+    reader.window.settle(2000)
+    for name in ("plotly", "wide", "legend", "facets", "explore"):
+        page, title = reader.output(name).bounding_box(), reader.title(name).bounding_box()
+        assert page["width"] < 320
+        assert title["x"] >= page["x"]
+        assert title["x"] + title["width"] <= page["x"] + page["width"] + 1, name
+        assert reader.plots(name).locator(".gtitle").count() == 0, "not drawn a second time"
+    assert reader.title("legend").bounding_box()["height"] > 60, "in several lines"
+    assert reader.plots("facets").bounding_box()["width"] > 500, "scrolls"
+    assert reader.plots("wide").bounding_box()["width"] < 320, "fits"
+    select = reader.output("explore").locator("select")
+    assert select.bounding_box()["width"] < reader.output("explore").bounding_box()["width"]
 
 
 def test_the_saved_notebook_carries_one_copy_of_the_script(lab: Lab) -> None:
@@ -223,10 +246,10 @@ def test_after_a_reload_with_the_kernel_alive(lab: Lab, reader: Reader) -> None:
         reader.assert_painted(reader.views(name))
     reader.assert_painted(reader.plots("plotly"))  # a picture, until the mouse enters it
     reader.plots("plotly").hover()
-    expect(reader.plots("plotly").locator(".gtitle")).to_have_text("A diagonal")
+    expect(reader.title("plotly")).to_have_text("A diagonal")
     cell = reader.output("explore")
     cell.locator("select").select_option("9")
-    expect(reader.plots("explore").locator(".gtitle")).to_have_text("Layer 9")
+    expect(reader.title("explore")).to_have_text("Layer 9")
 
 
 def test_after_a_reload_with_a_new_kernel(lab: Lab, reader: Reader) -> None:
@@ -243,7 +266,9 @@ def test_after_a_reload_with_a_new_kernel(lab: Lab, reader: Reader) -> None:
     for name in ("explore", "explored attention", "slow", "ahead", "text"):
         output = reader.output(name)
         expect(output.get_by_text("run the notebook to change it")).to_be_visible()
-        expect(output.locator(".jp-OutputArea-child:visible")).to_have_count(2)  # caption and twin
+        expect(output.locator(".jp-OutputArea-child:visible")).to_have_count(
+            {"text": 2, "explored attention": 2}.get(name, 3)  # caption, twin, and a plot's title
+        )
         expect(output.get_by_text("displaying widget")).to_be_hidden()
 
 
