@@ -692,7 +692,10 @@ def said(streams):
     return predict((streams @ A[half] + b[half])[None])[0]
 
 
-def change_of_lens(direction, streams=held_out, before=said(held_out)):
+undisturbed = said(held_out)
+
+
+def change_of_lens(direction, streams=held_out, before=undisturbed):
     """Mean KL of the lens's prediction from the one without the direction."""
     return kl(before, said(ablate(streams, direction))).mean()
 
