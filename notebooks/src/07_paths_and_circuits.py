@@ -587,9 +587,10 @@ def faithful(some, what=None):
 
 
 # %% short=true
+n_exchanges = mi.models.by_size(model, 8, 4)  # fewer for a larger model
 curves = {"strongest edges (EAP-IG)": faithful(by_size)}
 curves["heads exchanged"] = torch.stack(
-    [faithful([exchanged(one, seed) for one in by_size]) for seed in range(2)]
+    [faithful([exchanged(one, seed) for one in by_size]) for seed in range(n_exchanges // 4)]
 ).mean(0)
 curves["random edges"] = faithful([random_scores.top(size) for size in sizes])
 percent = [f"{100 * share:g}%" for share in shares]
@@ -602,7 +603,8 @@ figures.lines(
 # How many edges keep 85% of the logit difference? And how many would one need without knowing
 # which? From here on we study one circuit. Its size is the smallest that keeps 85% on the prompts
 # it was *found* on; it is judged on the new ones. Exchanging its heads leaves the embeddings, the
-# MLPs and the shape, so it need not lose everything; the control is the mean of eight exchanges.
+# MLPs and the shape, so it need not lose everything; the control is the mean of eight exchanges (of
+# four on a larger model).
 
 
 # %% short=true
@@ -616,7 +618,7 @@ needed = {name: first_above(curve) for name, curve in curves.items()}
 claim("circuit.size", needed["strongest edges (EAP-IG)"], control=needed["random edges"])
 own_curve = circuits.faithfulness(model, clean, by_size, OtherRun(corrupt), metric).normalised()
 circuit = by_size[shares.index(first_above(own_curve))]
-wrong = faithful([exchanged(circuit, seed) for seed in range(8)])
+wrong = faithful([exchanged(circuit, seed) for seed in range(n_exchanges)])
 claim("circuit.faithful", faithful(circuit), control=wrong.mean())
 
 # %% [markdown] tags=["task"] minutes=10 difficulty=1
@@ -1056,7 +1058,7 @@ figures.scatter(
 )  # fmt: skip
 
 # %%
-wrong = faithful([exchanged(greedy_circuit, seed) for seed in range(8)])
+wrong = faithful([exchanged(greedy_circuit, seed) for seed in range(n_exchanges)])
 claim("acdc.faithful", values["ACDC, logit difference"], control=wrong.mean())
 
 # %% [markdown]

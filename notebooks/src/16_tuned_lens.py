@@ -102,7 +102,7 @@ places = [*(("resid_pre", layer) for layer in layers), ("resid_post", n_layers -
 
 
 # %%
-def streams_of(some_model, rows):
+def streams_of(some_model, rows, places=places):
     """Streams [place token d_model], the end of the model last, and the tokens that follow."""
     kept = rows != model.tokenizer.bos_token_id
     kept[:, 0], kept[:, -1] = False, False
@@ -133,7 +133,7 @@ half = len(layers) // 2
 untrained = mi.untrained(model)
 wrong_order = torch.randperm(fit.shape[1], generator=torch.Generator().manual_seed(seed))
 random_fit, random_test = (
-    streams_of(untrained, rows)[0][[0, half]] for rows in (fit_rows, test_rows)
+    streams_of(untrained, rows, [places[0], places[half]])[0] for rows in (fit_rows, test_rows)
 )
 sources = [*fit[:-1], *random_fit, fit[half][wrong_order]]
 tested = [*test[:-1], *random_test[:, ::every], test[half]]
@@ -687,11 +687,17 @@ def ablate(streams, direction):
     return streams - ((streams - mean) @ direction)[..., None] * direction
 
 
-def change_of_lens(direction, streams=held_out):
+def said(streams):
+    """What the lens reads from streams halfway up, log-probabilities [token d_vocab]."""
+    return predict((streams @ A[half] + b[half])[None])[0]
+
+
+undisturbed = said(held_out)
+
+
+def change_of_lens(direction, streams=held_out, before=undisturbed):
     """Mean KL of the lens's prediction from the one without the direction."""
-    both = torch.stack([streams, ablate(streams, direction)])
-    before, after = predict(both @ A[half] + b[half])
-    return kl(before, after).mean()
+    return kl(before, said(ablate(streams, direction))).mean()
 
 
 # %% [markdown]
@@ -710,14 +716,14 @@ def unit(vectors):
 def causal_basis(count, steps=12, rate=0.05):
     """Orthonormal directions, each the one whose removal moves the lens most, [count d_model]."""
     starts = torch.linalg.svd(A[half] @ model.W_U, full_matrices=False)[0].T
-    found = mean[None][:0]
+    found, before = mean[None][:0], said(searched)
     for start in starts[:count].clone():
         free = start.requires_grad_()
         adam = torch.optim.Adam([free], lr=rate)
         for _ in range(steps):
             with torch.enable_grad():
                 direction = unit(free - found.T @ (found @ free))
-                (-change_of_lens(direction, searched)).backward(inputs=[free])
+                (-change_of_lens(direction, searched, before)).backward(inputs=[free])
             adam.step(), adam.zero_grad()
         direction = unit(free - found.T @ (found @ free))
         found = torch.cat([found, direction.detach()[None]])
@@ -733,7 +739,7 @@ causal = causal_basis(8)
 # random ones.
 
 # %%
-some_rows = test_rows[: by_size(model, 12, 4)]
+some_rows = test_rows[: by_size(model, 12, 2)]
 counted = some_rows != model.tokenizer.bos_token_id
 clean = model(some_rows).log_softmax(-1)
 
