@@ -29,7 +29,8 @@ from torch import Tensor
 from transformers import GPT2Config
 
 from mi_helpers import checksums, patching
-from mi_helpers.toys.compiled import Truth, places_of, truth_of, with_tokenizer
+from mi_helpers.toys.compiled import Truth, places_of, truth_of
+from mi_helpers.toys.opening import config_of_words, opened_with_words
 from mi_helpers.toys.programs import PROGRAMS, Case, Text, case_of
 from mi_helpers.toys.rasp import Program, Value, Var
 
@@ -73,20 +74,11 @@ class Recipe:
     def config(self) -> GPT2Config:
         """The model's shape."""
         (n_layers, d_model), program = SIZES[self.size], PROGRAMS[self.program][0]
-        return GPT2Config(
-            architectures=["GPT2LMHeadModel"],
-            vocab_size=len(program.vocabulary) + 1,
-            n_positions=program.indices.length + 1,
-            n_embd=d_model,
-            n_layer=n_layers,
-            n_head=N_HEADS,
-            n_inner=2 * d_model,
-            activation_function="relu",
-            bos_token_id=0,
-            eos_token_id=0,
-            tie_word_embeddings=False,
+        return config_of_words(
+            len(program.vocabulary), program.indices.length + 1, (n_layers, N_HEADS), d_model,
+            2 * d_model, activation_function="relu",
             **dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0),
-        )
+        )  # fmt: skip
 
     @cached_property
     def truth(self) -> Truth:
@@ -177,7 +169,8 @@ def load(recipe: Recipe) -> TransformerBridge:
     checksums.check_file(path, checksums.read(folder)[path.name],
                          "restore it with `git checkout -- data/known_circuits`")  # fmt: skip
     state = {name: weight.float() for name, weight in load_file(path).items()}
-    return with_tokenizer(PROGRAMS[recipe.program][0], recipe.config, state)
+    words = PROGRAMS[recipe.program][0].vocabulary
+    return opened_with_words("compiled", words, recipe.config, state)
 
 
 def case(recipe: Recipe, draw: int = 0, *, n: int = 12) -> Case:
