@@ -7,10 +7,13 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @contextmanager
@@ -40,6 +43,24 @@ def write_whole(path: str | Path) -> Iterator[Path]:
         raise OSError(errno.ENOSPC, said) from err
     finally:
         part.unlink(missing_ok=True)
+
+
+def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], **about: str) -> None:
+    """Write one safetensors file, whole or not at all, that others may read as they may any file.
+
+    Args:
+        path: The file; its folder must exist.
+        tensors: None may share its memory with another.
+        about: The file's metadata.
+
+    Raises:
+        OSError: as `write_whole`.
+    """
+    from safetensors.torch import save_file  # with torch: what writes plain files needs neither
+
+    with write_whole(path) as part:
+        save_file({k: v.detach().contiguous() for k, v in tensors.items()}, part, about or None)
+        part.chmod(0o644)
 
 
 def disk_is_full(err: BaseException) -> bool:

@@ -100,7 +100,7 @@ def test_products_and_what_is_held_out() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [({"group": "X3"}, "like C7"), ({"group": "C2"}, "like C7"), ({"seeds": (1, 1)}, "different"),
-     ({"share": 1.0}, "both sides")],
+     ({"share": 1.0}, "both sides"), ({"share": 0.02}, "both sides")],
 )  # fmt: skip
 def test_bad_configurations_are_refused(change: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):

@@ -48,9 +48,9 @@ def test_what_is_drawn_is_what_the_program_says(name):
 
 def test_the_pass_of_many_models_is_that_of_each():
     group = [SMALL, replace(SMALL, seed=1)]
-    weights = interchange.start(group)
+    weights = tool.start(group)
     tokens = torch.stack([interchange.swaps("count", r.truth, 4, r.seed).base for r in group])
-    logits = interchange.run(weights, tokens, interchange.Taken({}))
+    logits = tool.run(weights, tokens, tool.Taken({}))
     for i, recipe in enumerate(group):
         one = GPT2LMHeadModel(recipe.config)
         one.load_state_dict({name: value[i] for name, value in weights.items()})
@@ -58,29 +58,29 @@ def test_the_pass_of_many_models_is_that_of_each():
 
 
 def test_parts_are_swapped_and_no_others():
-    weights, drawn = interchange.start([SMALL]), interchange.swaps("count", SMALL.truth, 8)
+    weights, drawn = tool.start([SMALL]), interchange.swaps("count", SMALL.truth, 8)
     base, other = drawn.base[None], drawn.other[None]
-    theirs = interchange.Taken({})
-    there = interchange.run(weights, other, theirs)
+    theirs = tool.Taken({})
+    there = tool.run(weights, other, theirs)
     none = {name: torch.zeros(1, 8, 1, out.shape[-1], dtype=torch.bool)
             for name, out in theirs.outputs.items()}  # fmt: skip
-    plain = interchange.run(weights, base, interchange.Taken({}))
-    same = interchange.run(weights, base, interchange.Taken(theirs.outputs, none))
+    plain = tool.run(weights, base, tool.Taken({}))
+    same = tool.run(weights, base, tool.Taken(theirs.outputs, none))
     torch.testing.assert_close(plain, same)
     some = none["H1"].clone()
     some[:, :4, :, 16:24] = True  # the third head of layer 1, in four texts
-    swapped = interchange.run(weights, base, interchange.Taken(theirs.outputs, none | {"H1": some}))
+    swapped = tool.run(weights, base, tool.Taken(theirs.outputs, none | {"H1": some}))
     torch.testing.assert_close(plain[:, 4:], swapped[:, 4:])
     assert (plain[:, :4] - swapped[:, :4]).abs().amax((0, 2, 3)).gt(1e-6).any()
     # With all parts and the embeddings from the other text nothing is left of this one.
     whole = {name: torch.ones_like(mask) for name, mask in none.items()}
-    all_theirs = interchange.run(weights, other, interchange.Taken(theirs.outputs, whole))
+    all_theirs = tool.run(weights, other, tool.Taken(theirs.outputs, whole))
     torch.testing.assert_close(all_theirs, there)
 
 
 def test_a_batch_swaps_the_parts_that_were_drawn():
     drawn = interchange.swaps("count", SMALL.truth, 40)
-    batch, wide = interchange._batch(SMALL, drawn, 3)
+    batch, wide = tool.batch_of(SMALL, drawn, 3)
     rows = [int((drawn.base == one).all(1).nonzero()[0]) for one in batch[0]]
     torch.testing.assert_close(batch[3], drawn.target[rows])
     width = SMALL.config.n_embd // SMALL.config.n_head
@@ -96,11 +96,11 @@ def test_a_batch_swaps_the_parts_that_were_drawn():
 def test_a_free_model_is_not_asked_about_parts_and_none_about_another():
     drawn = interchange.swaps("count", SMALL.truth, 50)
     group = [SMALL, replace(SMALL, strict=False)]
-    both = interchange.losses(interchange.start(group), group, [drawn, drawn], 0)
-    alone = interchange.losses(interchange.start([SMALL]), [SMALL], [drawn], 0)
+    both = tool.losses(tool.start(group), group, [drawn, drawn], 0)
+    alone = tool.losses(tool.start([SMALL]), [SMALL], [drawn], 0)
     assert both[0] > both[1]
     torch.testing.assert_close(both[:1], alone)
-    later = interchange.losses(interchange.start([SMALL]), [SMALL], [drawn], 1)
+    later = tool.losses(tool.start([SMALL]), [SMALL], [drawn], 1)
     assert not torch.equal(later, alone)
 
 

@@ -95,6 +95,7 @@ def _pronoun_truth(pairs, i: int) -> None:
     female = pairs.labels[i]["gender"] == "female"
     assert (pairs.answers[i], pairs.wrong[i]) == ((" she", " he") if female else (" he", " she"))
     assert (pairs.labels[i]["name"] in lexicon.FEMALE) == female
+    assert not set(lexicon.FEMALE) & set(lexicon.MALE)
     ((_, other),) = _changed(pairs, i)
     assert (other in lexicon.MALE) == female
 

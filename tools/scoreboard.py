@@ -20,17 +20,17 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
+from mi_data.known_circuits.train import GROUPS
 
 from mi_helpers.files import write_whole
 from mi_helpers.toys import interchange, programs, scoreboard
-from mi_helpers.toys.interchange import Recipe
 from mi_helpers.toys.programs import Case
 
 ROOT = Path(__file__).resolve().parents[1]
 NUMBERS, PAGE = Path("data") / "scoreboard.json", Path("docs") / "scoreboard.md"
 DRAWS = 5
-TRAINED = {"small": [("count", 2)], "large": [("count", 0)]}
-"""Program and seed of each trained model."""
+TRAINED = {recipe.size: recipe for group in GROUPS for recipe in group if recipe.strict}
+"""The models that were trained by parts."""
 SCORES = ("nodes AUROC", "nodes AP", "edges AUROC", "edges AP", "CPR", "CMD")
 Row = dict[str, object]
 KEY = ("model", "program", "seed", "method")
@@ -42,11 +42,9 @@ def all_cases() -> Iterator[tuple[Row, Callable[[], Case]]]:
         for name in programs.PROGRAMS:
             named: Row = {"model": "compiled", "program": name, "seed": seed}
             yield named, lambda name=name, seed=seed: programs.case(name, seed)
-    for size, models in TRAINED.items():
-        for name, seed in models:
-            recipe = Recipe(name, size, seed)
-            named = {"model": size, "program": name, "seed": seed}
-            yield named, lambda recipe=recipe: interchange.case(recipe, recipe.seed)
+    for size, recipe in TRAINED.items():
+        named = {"model": size, "program": recipe.program, "seed": recipe.seed}
+        yield named, lambda recipe=recipe: interchange.case(recipe, recipe.seed)
 
 
 def measure(rows: Sequence[Row]) -> list[Row]:

@@ -19,9 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from mi_data.grokking.card import card
-from safetensors.torch import save_file
 
-from mi_helpers.files import write_whole
+from mi_helpers.files import save_tensors, write_whole
 from mi_helpers.toys import modular, runs
 
 NAME = "addition_113"
@@ -52,8 +51,7 @@ def large(out: Path, work: Path, every: int = 100) -> None:
     for step in KEPT:
         model = run.model_at(steps.index(step))
         runs.save(model, LARGE, out / NAME / f"step_{step:05d}.safetensors")
-    with write_whole(out / NAME / "curves.safetensors") as part:
-        save_file({name: run.curve(name).contiguous() for name in run.log[0]}, part)
+    save_tensors(out / NAME / "curves.safetensors", {name: run.curve(name) for name in run.log[0]})
 
 
 def sweep_configs() -> Iterator[tuple[str, modular.ModularConfig]]:

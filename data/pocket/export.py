@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from mi_helpers import checksums
-from mi_helpers.files import write_whole
+from mi_helpers.files import save_tensors, write_whole
 
 from .tokenizer import BOS
 
@@ -114,8 +114,7 @@ def export(run: Path, folder: Path) -> None:
     for name, text in texts.items():
         with write_whole(folder / name) as part:
             part.write_text(text, encoding="utf-8")
-    with write_whole(folder / "model.safetensors") as part:
-        save_file(hugging_face_state(state, recipe["n_layers"]), part, metadata={"format": "pt"})
-        part.chmod(0o644)
+    weights = hugging_face_state(state, recipe["n_layers"])
+    save_tensors(folder / "model.safetensors", weights, format="pt")
     names = sorted([*texts, "model.safetensors"])
     checksums.write(folder, {name: folder / name for name in names})

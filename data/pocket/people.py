@@ -12,7 +12,7 @@ from __future__ import annotations
 import random
 
 from . import clauses as c
-from .lexicon import FEMALE, LEXICON, MALE, NAMES
+from .lexicon import FEMALE, LEXICON, NAMES
 from .text import Prompt, Sample, Writer, combination_split, cut, share, split_pools
 
 POOLS = split_pools(
@@ -328,12 +328,3 @@ def pronoun_prompt(rng: random.Random, split: str = "test", **options) -> Prompt
     """Cut before the pronoun; the wrong answer is the other gender's."""
     sample = pronouns(rng, split, **options)
     return cut(sample, "he" if sample.labels["gender"] == "female" else "she")
-
-
-def check_genders() -> None:
-    """Names belong to one gender only, or the truth of the pronouns is lost."""
-    both = set(FEMALE) & set(MALE)
-    if both:
-        raise ValueError(
-            f"names listed as female and male: {sorted(both)}; keep each in one list of names.toml"
-        )

@@ -22,12 +22,12 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from mi_helpers.files import write_whole
+from mi_helpers.files import save_tensors, write_whole
 
 from .corpus import NOISE, ROW, rows
 from .generator import LATE_MIX
@@ -199,8 +199,7 @@ def save_checkpoint(
                 f"opt{i}.{index}.{k}": torch.as_tensor(v).contiguous().clone()
                 for k, v in entry.items()
             }
-    with write_whole(folder / "checkpoint.safetensors") as part:
-        save_file(state, part, metadata={"step": str(step)})
+    save_tensors(folder / "checkpoint.safetensors", state, step=str(step))
 
 
 def load_checkpoint(folder: Path, model: GPT2, opts: list[torch.optim.Optimizer]) -> int:

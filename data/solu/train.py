@@ -33,12 +33,12 @@ from mi_data.pocket.train import (
     rate,
     save_checkpoint,
 )
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from mi_helpers import checksums
-from mi_helpers.files import write_whole
+from mi_helpers.files import save_tensors, write_whole
 
 POCKET = Path(__file__).resolve().parents[1] / "pocket" / "model"
 
@@ -209,10 +209,8 @@ def write_model(state: dict[str, Tensor], r: SoluRecipe, folder: Path) -> None:
     settings = config(asdict(r)) | {"activation_function": NAMES[r.activation]}
     with write_whole(folder / "config.json") as part:
         part.write_text(json.dumps(settings) + "\n", encoding="utf-8")
-    with write_whole(folder / "model.safetensors") as part:
-        weights = hugging_face_state(folded(state, r), r.n_layers)
-        save_file(weights, part, metadata={"format": "pt"})
-        part.chmod(0o644)
+    weights = hugging_face_state(folded(state, r), r.n_layers)
+    save_tensors(folder / "model.safetensors", weights, format="pt")
 
 
 def export(run: Path, folder: Path) -> None:

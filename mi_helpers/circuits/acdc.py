@@ -27,7 +27,6 @@ from typing import TYPE_CHECKING
 import torch
 from jaxtyping import Bool, Float
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -36,7 +35,7 @@ from mi_helpers.circuits.graph import Circuit, EdgeGraph
 from mi_helpers.circuits.runner import EdgeRunner, edge_runner
 from mi_helpers.circuits.scores import edge_attribution
 from mi_helpers.engine import Inputs, prepare
-from mi_helpers.files import write_whole
+from mi_helpers.files import save_tensors
 from mi_helpers.metrics import Metric
 from mi_helpers.patching.gradients import Integrated
 from mi_helpers.patching.gradients import Path as GradientPath
@@ -136,8 +135,7 @@ class Pruning:
     def save(self, path: Path, identity: str) -> None:
         """Write the state, whole or not at all."""
         numbers = torch.tensor([self.loss, self.next_reader, self.n_tried], dtype=torch.float64)
-        with write_whole(path) as part:
-            save_file({"kept": self.kept, "numbers": numbers}, part, metadata={"search": identity})
+        save_tensors(path, {"kept": self.kept, "numbers": numbers}, search=identity)
 
     @classmethod
     def load(cls, path: Path, identity: str) -> Pruning:

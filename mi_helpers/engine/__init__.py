@@ -11,6 +11,7 @@ written once), `batched` and `hooked` (the two engines), `setup` (the front and 
 from mi_helpers.engine.architecture import ARCHITECTURES, FusedModel
 from mi_helpers.engine.inputs import Inputs, Noised
 from mi_helpers.engine.linear import FixedLinear
+from mi_helpers.engine.parts import Norm
 from mi_helpers.engine.reader import quick_readers
 from mi_helpers.engine.runs import MEMORY, Cell, Replacement, Run, Values, What, rows_mask
 from mi_helpers.engine.setup import Setup, prepare
@@ -23,6 +24,7 @@ __all__ = [
     "FusedModel",
     "Inputs",
     "Noised",
+    "Norm",
     "Replacement",
     "Run",
     "Setup",

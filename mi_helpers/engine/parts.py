@@ -48,6 +48,13 @@ class Norm:
             return F.layer_norm(x, x.shape[-1:], self.weight, self.bias, self.eps)
         return F.rms_norm(x, x.shape[-1:], self.weight, self.eps)
 
+    def divided(
+        self, x: Float[Tensor, "... d_model"]
+    ) -> tuple[Float[Tensor, "... d_model"], Float[Tensor, "... 1"]]:
+        """What is divided, x less its mean if that is taken off, and by what."""
+        x = x - x.mean(dim=-1, keepdim=True) if self.centred else x
+        return x, (x.pow(2).mean(dim=-1, keepdim=True) + self.eps).sqrt()
+
     def vjp(
         self,
         x: Float[Tensor, "batch pos d_model"],
@@ -55,8 +62,7 @@ class Norm:
     ) -> Float[Tensor, "batch pos reader d_model"]:
         """Gradients after the norm taken back to its input."""
         grad = grad if self.weight is None else grad * self.weight
-        x = x - x.mean(dim=-1, keepdim=True) if self.centred else x
-        scale = (x.pow(2).mean(dim=-1, keepdim=True) + self.eps).sqrt()
+        x, scale = self.divided(x)
         normed, scale = (x / scale)[:, :, None], scale[:, :, None]
         along = (grad * normed).mean(dim=-1, keepdim=True)
         centre = grad.mean(dim=-1, keepdim=True) if self.centred else 0.0

@@ -88,7 +88,7 @@ def tokens_coloured(
             for token, value, share in zip(text, array, shares, strict=True)
         )
         body += f'<div style="line-height:2;margin:2px 0">{_row_name(name)}{"".join(spans)}</div>'
-    caption = _caption(title, subtitle, "figcaption")
+    caption = _caption(title, subtitle)
     legend = _color_bar(scale, low, high, center, unit)
     return Html(f'<figure style="margin:8px 0">{caption}{body}{legend}</figure>')
 
@@ -139,7 +139,7 @@ def table(
     )
     if not title:
         return Html(frame)
-    caption = _caption(title, subtitle, "figcaption")  # outside of what scrolls: never cut off
+    caption = _caption(title, subtitle)  # outside of what scrolls: never cut off
     return Html(f'<figure style="margin:8px 0">{caption}{frame}</figure>')
 
 
@@ -225,12 +225,12 @@ def small_line(subtitle: str | None) -> str:
     return f'<div style="{look}">{html.escape(subtitle)}</div>'
 
 
-def _caption(title: str | None, subtitle: str | None, tag: str) -> str:
+def _caption(title: str | None, subtitle: str | None) -> str:
     if not (title or "").strip():
         raise ValueError("title is empty; a figure's title states its finding")
     return (
-        f'<{tag} style="text-align:left;font-size:16px;padding:4px 0;color:inherit">'
-        f"{html.escape(str(title))}{small_line(subtitle)}</{tag}>"
+        '<figcaption style="text-align:left;font-size:16px;padding:4px 0;color:inherit">'
+        f"{html.escape(str(title))}{small_line(subtitle)}</figcaption>"
     )
 
 

@@ -17,10 +17,9 @@ from typing import Any
 import torch
 from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from mi_helpers.files import write_whole
+from mi_helpers.files import save_tensors, write_whole
 from mi_helpers.models import hub
 from mi_helpers.models.files import GPT2_NAMES
 from mi_helpers.sae.core import Sae
@@ -59,17 +58,15 @@ def save(sae: Sae, folder: str | Path, *, half: bool = False) -> Path:
         raise ValueError(f"SAELens has no format for a {sae.family}: only an SAE or a transcoder")
     config = _config(sae, half)
     text = json.dumps(config, indent=1) + "\n"  # first: a note that is no JSON fails here
-    tensors = {
-        n: t.contiguous().cpu().float() for n in _TENSORS if (t := getattr(sae, n)) is not None
-    }
+    tensors = {n: t.float() for n in _TENSORS if (t := getattr(sae, n)) is not None}
     if sae.W_skip is not None:
-        tensors["W_skip"] = sae.W_skip.T.contiguous().cpu().float()  # SAELens: [d_out, d_in]
+        tensors["W_skip"] = sae.W_skip.T.float()  # SAELens: [d_out, d_in]
     if half:
         tensors = {name: value.half() for name, value in tensors.items()}
     folder.mkdir(parents=True, exist_ok=True)
-    with write_whole(folder / WEIGHTS) as weights, write_whole(folder / CONFIG) as said:
-        save_file(tensors, weights)
+    with write_whole(folder / CONFIG) as said:
         said.write_text(text, encoding="utf-8")
+        save_tensors(folder / WEIGHTS, tensors)
     return folder
 
 

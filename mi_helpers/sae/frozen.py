@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformer_lens.utilities.activation_functions import softcap_enabled
 
+from mi_helpers.engine import Norm
 from mi_helpers.sae.core import Sae
 from mi_helpers.sae.splice import require_fit
 from mi_helpers.sae.stream import require_no_left_padding, special_tokens
@@ -39,13 +40,10 @@ class FrozenNorm:
     @classmethod
     def of(cls, ln: Any, cfg: Any, x: Float[Tensor, "pos d_model"]) -> FrozenNorm:
         """The norm of a bridge's module, with the scale that it has on `x`."""
-        weight, bias = ln.weight.detach(), getattr(ln, "bias", None)
-        weight = weight + 1 if getattr(cfg, "rmsnorm_uses_offset", False) else weight
-        bias = torch.zeros_like(weight) if bias is None else bias.detach()
-        centred = "RMS" not in str(cfg.normalization_type)
-        x = x - x.mean(-1, keepdim=True) if centred else x
-        scale = (x.square().mean(-1, keepdim=True) + float(cfg.eps)).sqrt()
-        return cls(weight, bias, scale, centred)
+        norm = Norm.of(ln, cfg)
+        weight = x.new_ones(x.shape[-1]) if norm.weight is None else norm.weight
+        bias = torch.zeros_like(weight) if norm.bias is None else norm.bias
+        return cls(weight, bias, norm.divided(x)[1], norm.centred)
 
     def __call__(self, x: Float[Tensor, "... pos d_model"]) -> Float[Tensor, "... pos d_model"]:
         """The norm of other inputs, divided by the same scale."""

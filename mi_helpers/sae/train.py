@@ -11,12 +11,11 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.optim.adam import adam
 from tqdm.auto import tqdm
 
-from mi_helpers.files import write_whole
+from mi_helpers.files import save_tensors
 from mi_helpers.sae.core import Sae
 from mi_helpers.sae.recipe import Recipe
 from mi_helpers.sae.step import Loss, Parameters, batch_loss
@@ -128,8 +127,8 @@ class Training:
         """Write everything to one safetensors file, whole or not at all."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        tensors = {f"p.{name}": value.detach().contiguous() for name, value in self.p.items()}
-        tensors |= {f"moment.{name}": value.contiguous() for name, value in self.moments.items()}
+        tensors = {f"p.{name}": value for name, value in self.p.items()}
+        tensors |= {f"moment.{name}": value for name, value in self.moments.items()}
         tensors["silent"] = self.silent
         state = {
             "recipe": asdict(self.recipe),
@@ -140,8 +139,7 @@ class Training:
             "cut": self.cut,
             "log": self.log,
         }
-        with write_whole(path) as part:
-            save_file(tensors, part, {"run": json.dumps(state)})
+        save_tensors(path, tensors, run=json.dumps(state))
         return path
 
 

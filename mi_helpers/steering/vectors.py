@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from mi_helpers.files import write_whole
+from mi_helpers.files import save_tensors
 from mi_helpers.models import ModelSource, model_id, model_source
 from mi_helpers.sites import SITES, Place, hook_name, require_layer, site_of
 
@@ -139,9 +138,7 @@ def save(vector: SteeringVector, path: str | Path) -> None:
     """Write one safetensors file, whole or not at all: the vector, all the rest as metadata."""
     about = {name: value for name, value in asdict(vector).items() if name != "vector"}
     about["norm"] = vector.norm
-    metadata = {"steering_vector": json.dumps(about)}
-    with write_whole(path) as part:
-        save_file({"vector": vector.vector.contiguous().cpu()}, part, metadata=metadata)
+    save_tensors(path, {"vector": vector.vector}, steering_vector=json.dumps(about))
 
 
 def load(path: str | Path, model: TransformerBridge) -> SteeringVector:

@@ -16,21 +16,16 @@ Source: Lindner et al. 2023, "Tracr", which compiles RASP to transformers withou
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors.torch import save_file
-from tokenizers import Tokenizer, models, pre_tokenizers
-from torch import Tensor
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+from transformers import GPT2LMHeadModel
 
 from mi_helpers.sites import Head
-from mi_helpers.toys.opening import opened
+from mi_helpers.toys.opening import config_of_words, opened_with_words
 from mi_helpers.toys.rasp import (
     Cut,
     Gather,
@@ -44,12 +39,11 @@ from mi_helpers.toys.rasp import (
     Var,
     varies,
 )
-from mi_helpers.toys.weights import Places, Stream, config_of, idle_parts, purposeful, state_of
+from mi_helpers.toys.weights import Places, Stream, idle_parts, purposeful, state_of
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
-BOS = "<|endoftext|>"
 Edges = set[tuple[str, str]]
 Run = Mapping[Var, Sequence[Value]]
 """Every variable at every position: `Program.run`."""
@@ -159,7 +153,10 @@ def compiled(
             heads.setdefault(Head(layer, head), spare[0])
         mlps.setdefault(layer, idle_parts(stream, idle, generator)[1])
     n_inner = max(len(mlp.b_in) for mlp in mlps.values())
-    config = config_of(program, stream, shape, n_inner)
+    config = config_of_words(
+        len(program.vocabulary), program.indices.length + 1, shape, 2 * stream.half, n_inner,
+        activation_function="relu",
+    )  # fmt: skip
     if trained:
         state = state_of(program, config, stream, (heads, mlps))
     else:
@@ -167,19 +164,8 @@ def compiled(
             torch.manual_seed(seed)
             fresh = GPT2LMHeadModel(config).state_dict()
         state = {name: weight.clone() for name, weight in fresh.items()}
-    return with_tokenizer(program, config, state), truth_of(program, place)
-
-
-def with_tokenizer(
-    program: Program, config: GPT2Config, state: dict[str, Tensor]
-) -> TransformerBridge:
-    """Weights as a bridge whose tokens are the program's, by way of a folder, as any comes."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "compiled"
-        _tokenizer(program).save_pretrained(path)
-        config.save_pretrained(path)
-        save_file(state, path / "model.safetensors", metadata={"format": "pt"})
-        return opened(path)
+    model = opened_with_words("compiled", program.vocabulary, config, state)
+    return model, truth_of(program, place)
 
 
 def places_of(program: Program, n_layers: int, n_heads: int, generator: torch.Generator) -> Places:
@@ -248,12 +234,3 @@ def _asked(term: Select, query: Value) -> Value:
 def _offered(term: Select, key: Value) -> Value:
     """The queries that a key's value matches."""
     return tuple(key is not None and term.matches(query, key) for query in term.query.values)
-
-
-def _tokenizer(program: Program) -> PreTrainedTokenizerFast:
-    words = {word: i for i, word in enumerate([BOS, *program.vocabulary])}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token=BOS))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token=BOS, eos_token=BOS, unk_token=BOS
-    )

@@ -48,8 +48,13 @@ class CompositionConfig:
             raise ValueError(f"group must be like C7, D5, S4 or A5, got {self.group!r}")
         if len(set(self.seeds)) < len(self.seeds) or not self.seeds:
             raise ValueError(f"seeds must be different numbers, got {self.seeds}")
-        if not 0 < self.share < 1:
+        if not 1 <= self.n_trained < _group(self.group).order ** 2:
             raise ValueError(f"share must leave pairs on both sides, got {self.share}")
+
+    @property
+    def n_trained(self) -> int:
+        """How many pairs each seed is trained on."""
+        return int(self.share * _group(self.group).order ** 2)
 
 
 def group_of(config: CompositionConfig) -> groups.Group:
@@ -60,14 +65,6 @@ def group_of(config: CompositionConfig) -> groups.Group:
 @lru_cache
 def _group(name: str) -> groups.Group:
     return _KINDS[name[0]](int(name[1:]))
-
-
-def _n_trained(config: CompositionConfig) -> int:
-    """How many pairs each seed is trained on; ValueError where there would be none."""
-    n = int(config.share * group_of(config).order ** 2)
-    if not n:
-        raise ValueError(f"share must leave pairs on both sides, got {config.share}")
-    return n
 
 
 class Composers(nn.Module):
@@ -107,7 +104,7 @@ class CompositionRun(runs.Run[CompositionConfig, Composers]):
         config, g = self.config, group_of(self.config).order
         order = torch.stack([_order(seed, g, 0) for seed in config.seeds])
         pairs = torch.stack([order // g, order % g], dim=-1)
-        return pairs, products(config).gather(1, order), _n_trained(config)
+        return pairs, products(config).gather(1, order), config.n_trained
 
     def loss(self) -> Float[Tensor, ""]:
         """Of the trained pairs, in nats: mean over pairs, sum over seeds."""
@@ -157,7 +154,7 @@ def held_out(config: CompositionConfig) -> Bool[Tensor, "seed pair"]:
     g = group_of(config).order
     result = torch.zeros(len(config.seeds), g * g, dtype=torch.bool)
     for row, seed in zip(result, config.seeds, strict=True):
-        row[_order(seed, g, 0)[_n_trained(config) :]] = True
+        row[_order(seed, g, 0)[config.n_trained :]] = True
     return result
 
 

@@ -25,10 +25,10 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
-from mi_helpers.files import write_whole
+from mi_helpers.files import save_tensors
 from mi_helpers.models.threads import one_thread
 from mi_helpers.toys.runs import descend
 
@@ -247,17 +247,16 @@ def train(
 
 def save(run: Decomposition, path: str | Path, *, half: bool = False) -> None:
     """Write a run to one safetensors file: in half precision to read, or whole, to go on from."""
-    state = {f"leaf.{k}": v.detach() for k, v in run.leaves.items()}
+    state = {f"leaf.{k}": v for k, v in run.leaves.items()}
     state = state if half else state | {f"weight.{k}": v for k, v in run.weights.items()}
     if not half:
         for name, leaf in run.leaves.items():
             kept = run.optimizer.state[leaf] if leaf in run.optimizer.state else {}
             state |= {f"adam.{name}.{k}": torch.as_tensor(v) for k, v in kept.items()}
-    state = {k: (v.half() if half else v).contiguous() for k, v in state.items()}
+    state = {k: v.half() if half else v for k, v in state.items()}
     about = {"config": asdict(run.config), "step": run.step, "log": run.log}
     about["marks"] = {name: _mark(W) for name, W in run.weights.items()}
-    with write_whole(path) as part:
-        save_file(state, part, metadata={k: json.dumps(v) for k, v in about.items()})
+    save_tensors(path, state, **{k: json.dumps(v) for k, v in about.items()})
 
 
 def load(

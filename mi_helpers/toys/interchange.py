@@ -23,15 +23,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import GPT2Config
 
 from mi_helpers import checksums, patching
-from mi_helpers.sites import Head
-from mi_helpers.toys.compiled import Truth, places_of, truth_of, with_tokenizer
+from mi_helpers.toys.compiled import Truth, places_of, truth_of
+from mi_helpers.toys.opening import config_of_words, opened_with_words
 from mi_helpers.toys.programs import PROGRAMS, Case, Text, case_of
 from mi_helpers.toys.rasp import Program, Value, Var
 
@@ -75,20 +74,11 @@ class Recipe:
     def config(self) -> GPT2Config:
         """The model's shape."""
         (n_layers, d_model), program = SIZES[self.size], PROGRAMS[self.program][0]
-        return GPT2Config(
-            architectures=["GPT2LMHeadModel"],
-            vocab_size=len(program.vocabulary) + 1,
-            n_positions=program.indices.length + 1,
-            n_embd=d_model,
-            n_layer=n_layers,
-            n_head=N_HEADS,
-            n_inner=2 * d_model,
-            activation_function="relu",
-            bos_token_id=0,
-            eos_token_id=0,
-            tie_word_embeddings=False,
+        return config_of_words(
+            len(program.vocabulary), program.indices.length + 1, (n_layers, N_HEADS), d_model,
+            2 * d_model, activation_function="relu",
             **dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0),
-        )
+        )  # fmt: skip
 
     @cached_property
     def truth(self) -> Truth:
@@ -164,117 +154,6 @@ def _says(
         return None
 
 
-Weights = dict[str, Float[Tensor, "model ..."]]
-"""GPT-2's weights by Hugging Face's names, of several models of one shape."""
-
-
-def start(recipes: Sequence[Recipe]) -> Weights:
-    """The weights before training, of recipes of one shape."""
-    states = []
-    for recipe in recipes:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(recipe.seed)
-            states.append(GPT2LMHeadModel(recipe.config).state_dict())
-    return {name: torch.stack([state[name] for state in states]) for name in states[0]}
-
-
-@dataclass
-class Taken:
-    """What heads and MLPs wrote in a run, by place: "H0", all heads of layer 0, or "MLP0".
-
-    Attributes:
-        outputs: Of the run, [model text pos d_model]; heads before the output matrix.
-        swap: Where to take them instead of one's own, [model text 1 d_model]; None to record them.
-    """
-
-    outputs: dict[str, Tensor]
-    swap: dict[str, Tensor] | None = None
-
-    def __call__(self, name: str, own: Tensor) -> Tensor:
-        """The output to go on with."""
-        if self.swap is None:
-            self.outputs[name] = own
-            return own
-        return torch.where(self.swap[name], self.outputs[name], own)
-
-
-def run(
-    weights: Weights, tokens: Int[Tensor, "model text pos"], taken: Taken
-) -> Float[Tensor, "model text pos vocab"]:
-    """The logits of several GPT-2s with ReLU, each on texts of its own."""
-    vocab, d_model = weights["transformer.wte.weight"].shape[1:]
-    n_pos = tokens.shape[-1]
-
-    def linear(name: str, x: Tensor) -> Tensor:
-        rows = x.flatten(1, 2) @ weights[f"{name}.weight"] + weights[f"{name}.bias"][:, None]
-        return rows.unflatten(1, x.shape[1:3])
-
-    def normed(name: str, x: Tensor) -> Tensor:
-        gain, bias = (weights[f"{name}.{kind}"][:, None, None] for kind in ("weight", "bias"))
-        return F.layer_norm(x, (d_model,)) * gain + bias
-
-    def by_head(x: Tensor) -> Tensor:
-        return x.unflatten(-1, (N_HEADS, -1)).transpose(2, 3)
-
-    words = F.one_hot(tokens, vocab).to(weights["transformer.wte.weight"])
-    x = (words.flatten(1, 2) @ weights["transformer.wte.weight"]).unflatten(1, tokens.shape[1:])
-    x = x + weights["transformer.wpe.weight"][:, None, :n_pos]
-    for layer in range(sum(name.endswith("ln_1.bias") for name in weights)):
-        block = f"transformer.h.{layer}"
-        qkv = linear(f"{block}.attn.c_attn", normed(f"{block}.ln_1", x)).chunk(3, -1)
-        q, k, v = (by_head(part) for part in qkv)
-        z = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        z = taken(f"H{layer}", z.transpose(2, 3).flatten(3))
-        x = x + linear(f"{block}.attn.c_proj", z)
-        hidden = linear(f"{block}.mlp.c_fc", normed(f"{block}.ln_2", x)).relu()
-        x = x + taken(f"MLP{layer}", linear(f"{block}.mlp.c_proj", hidden))
-    end = normed("transformer.ln_f", x).flatten(1, 2)
-    return (end @ weights["lm_head.weight"].mT).unflatten(1, tokens.shape[1:])
-
-
-def losses(
-    weights: Weights, recipes: Sequence[Recipe], drawn: Sequence[Swaps], step: int
-) -> Float[Tensor, "model"]:
-    """The loss of each model on a batch that its seed and the step choose from its draws."""
-    batches, masks = zip(*map(_batch, recipes, drawn, [step] * len(recipes)), strict=True)
-    base, other, said, target = (torch.stack(part) for part in zip(*batches, strict=True))
-    taken, n = Taken({}), base.shape[1]
-    logits = run(weights, torch.cat([base, other], 1), taken)[:, :n]
-    outputs = {name: out[:, n:] for name, out in taken.outputs.items()}
-    swap = {name: torch.stack([mask[name] for mask in masks]) for name in outputs}
-    swapped = run(weights, base, Taken(outputs, swap))
-    strict = torch.tensor([float(recipe.strict) for recipe in recipes])
-    return _entropy(logits, said) + strict * _entropy(swapped, target)
-
-
-def _batch(
-    recipe: Recipe, drawn: Swaps, step: int
-) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor], dict[str, Tensor]]:
-    """Base, other, said and target of a batch; which outputs are swapped, by place."""
-    generator = torch.Generator().manual_seed(recipe.seed * 1_000_000 + step)
-    some = torch.randint(len(drawn.base), (recipe.batch,), generator=generator)
-    (n_layers, d_model), inside = SIZES[recipe.size], sorted(recipe.truth.nodes)
-    masks = {}
-    for layer in range(n_layers):
-        for node in [*(str(Head(layer, head)) for head in range(N_HEADS)), f"MLP{layer}"]:
-            masks[node] = torch.rand(recipe.batch, generator=generator) < 0.5
-    masks |= {node: drawn.swapped[some, i] for i, node in enumerate(inside)}
-    wide = {}
-    for layer in range(n_layers):
-        heads = torch.stack([masks[str(Head(layer, head))] for head in range(N_HEADS)], 1)
-        wide[f"H{layer}"] = heads.repeat_interleave(d_model // N_HEADS, 1)[:, None]
-        wide[f"MLP{layer}"] = masks[f"MLP{layer}"][:, None, None].expand(-1, 1, d_model)
-    batch = drawn.base[some], drawn.other[some], drawn.said[some], drawn.target[some]
-    return batch, wide
-
-
-def _entropy(logits: Tensor, said: Tensor) -> Float[Tensor, "model"]:
-    flat = F.cross_entropy(
-        logits.flatten(0, 2), said.flatten(), ignore_index=NOTHING, reduction="none"
-    )
-    return flat.view(len(said), -1).sum(1) / (said != NOTHING).flatten(1).sum(1)
-
-
 def load(recipe: Recipe) -> TransformerBridge:
     """A committed model.
 
@@ -290,7 +169,8 @@ def load(recipe: Recipe) -> TransformerBridge:
     checksums.check_file(path, checksums.read(folder)[path.name],
                          "restore it with `git checkout -- data/known_circuits`")  # fmt: skip
     state = {name: weight.float() for name, weight in load_file(path).items()}
-    return with_tokenizer(PROGRAMS[recipe.program][0], recipe.config, state)
+    words = PROGRAMS[recipe.program][0].vocabulary
+    return opened_with_words("compiled", words, recipe.config, state)
 
 
 def case(recipe: Recipe, draw: int = 0, *, n: int = 12) -> Case:

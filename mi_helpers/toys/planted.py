@@ -18,21 +18,17 @@ written with its opposite, so that a LayerNorm's centring changes nothing.
 from __future__ import annotations
 
 import random
-import tempfile
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
-from safetensors.torch import save_file
-from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+from transformers import GPT2Config
 
 from mi_helpers.prompts import PromptPairs, from_texts
 from mi_helpers.sites import Head
-from mi_helpers.toys.opening import opened
+from mi_helpers.toys.opening import config_of_words, opened_with_words
+from mi_helpers.toys.weights import HeadWeights, blank_state, set_head
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -49,7 +45,6 @@ PLANTED: dict[str, tuple[Head, ...]] = {
 """The planted heads by what they do; every other head is idle."""
 
 _LAYERS, _HEADS, _D_HEAD, _ENDING = 4, 4, 28, ":"
-_BOS = "<|endoftext|>"
 _TYPICAL = 3.3
 """How strong a feature of strength one is after a LayerNorm, among one or two others."""
 _IDLE = 0.03
@@ -79,15 +74,9 @@ def planted_circuit(seed: int = 0, *, sharp: float = 16.0) -> TransformerBridge:
         sharp: A planted head's score for what it looks for, in nats; BOS, its place of rest, gets
             a part of it. At 4 the softmaxes are soft and the model still answers right.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder) / "planted"
-        _tokenizer().save_pretrained(place)
-        config = _config()
-        config.save_pretrained(place)
-        save_file(
-            _weights(config, seed, sharp), place / "model.safetensors", metadata={"format": "pt"}
-        )
-        return opened(place)
+    words, shape = (*NAMES, _ENDING), (_LAYERS, _HEADS)
+    config = config_of_words(len(words), 5, shape, d_model=_HEADS * _D_HEAD, n_inner=4)
+    return opened_with_words("planted", words, config, _weights(config, seed, sharp))
 
 
 def planted_prompts(model: TransformerBridge, n: int = 24, seed: int = 0) -> PromptPairs:
@@ -117,15 +106,6 @@ def planted_prompts(model: TransformerBridge, n: int = 24, seed: int = 0) -> Pro
         end = len(clean[-1])
         spans.append(roles | {"S2": places[2], "end": (end - 1, end)})
     return from_texts(model, clean, corrupt, right, wrong, spans=spans)
-
-
-def _tokenizer() -> PreTrainedTokenizerFast:
-    words = {word: i for i, word in enumerate([_BOS, *NAMES, _ENDING])}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token=_BOS))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token=_BOS, eos_token=_BOS, unk_token=_BOS
-    )
 
 
 class _Features:
@@ -159,28 +139,10 @@ class _Features:
         return rows.T / rows.square().sum(1)
 
 
-def _config() -> GPT2Config:
-    return GPT2Config(
-        architectures=["GPT2LMHeadModel"],
-        vocab_size=len(NAMES) + 2,
-        n_positions=5,
-        n_embd=_HEADS * _D_HEAD,
-        n_layer=_LAYERS,
-        n_head=_HEADS,
-        n_inner=4,
-        bos_token_id=0,
-        eos_token_id=0,
-        tie_word_embeddings=False,
-    )
-
-
 def _weights(config: GPT2Config, seed: int, sharp: float) -> dict[str, Tensor]:
-    """All weights: zero but for the LayerNorms' gains, the embeddings and the heads."""
+    """All weights: of the LayerNorms, the embeddings and the heads; the MLPs are empty."""
     features = _Features()
-    state = {
-        name: torch.full(weight.shape, 1.0 if "ln_" in name and name.endswith("weight") else 0.0)
-        for name, weight in GPT2LMHeadModel(config).state_dict().items()
-    }
+    state = blank_state(config, 1.0)
     state["transformer.wte.weight"][:1] = features.write("bos")
     state["transformer.wte.weight"][1:-1] = features.write("name")
     state["transformer.wpe.weight"] += features.write("place")
@@ -190,19 +152,8 @@ def _weights(config: GPT2Config, seed: int, sharp: float) -> dict[str, Tensor]:
     for layer in range(_LAYERS):
         for head in range(_HEADS):
             weights = planted.get(Head(layer, head)) or _idle(features, generator)
-            _set_head(state, Head(layer, head), weights)
+            set_head(state, Head(layer, head), weights, _D_HEAD)
     return state
-
-
-@dataclass(frozen=True)
-class _Weights:
-    """One head: scores in nats are `(x @ Q + b_Q) @ (x @ K).T`, its output is `z @ out`."""
-
-    Q: Float[Tensor, "d_model match"]
-    b_Q: Float[Tensor, "match"]
-    K: Float[Tensor, "d_model match"]
-    V: Float[Tensor, "d_model name"]
-    out: Float[Tensor, "name d_model"]
 
 
 def _looks(features: _Features, *terms: tuple[str, str, float]) -> tuple[Tensor, Tensor, Tensor]:
@@ -225,12 +176,14 @@ def _looks(features: _Features, *terms: tuple[str, str, float]) -> tuple[Tensor,
     return torch.cat(Q, 1), torch.cat(b_Q), torch.cat(K, 1)
 
 
-def _planted(features: _Features, sharp: float) -> dict[Head, _Weights]:
+def _planted(features: _Features, sharp: float) -> dict[Head, HeadWeights]:
     """The heads with a purpose."""
 
-    def head(source: str, target: str, strength: float, *terms: tuple[str, str, float]) -> _Weights:
+    def head(
+        source: str, target: str, strength: float, *terms: tuple[str, str, float]
+    ) -> HeadWeights:
         moved = features.read(source) / _TYPICAL, strength * features.write(target)
-        return _Weights(*_looks(features, *terms), *moved)
+        return HeadWeights(*_looks(features, *terms), *moved)
 
     look = ("end", "any name", sharp)
     spare = ("inhibited", "name", -2 * sharp)
@@ -250,7 +203,7 @@ def _planted(features: _Features, sharp: float) -> dict[Head, _Weights]:
     }
 
 
-def _idle(features: _Features, generator: torch.Generator) -> _Weights:
+def _idle(features: _Features, generator: torch.Generator) -> HeadWeights:
     """Small random weights: the head looks nearly everywhere alike, and writes little."""
     d_model = 2 * features.half
 
@@ -258,21 +211,10 @@ def _idle(features: _Features, generator: torch.Generator) -> _Weights:
         return torch.randn(*shape, generator=generator) / d_model**0.5
 
     n = len(NAMES)
-    return _Weights(
+    return HeadWeights(
         draw(d_model, n),
         torch.zeros(n),
         draw(d_model, n),
         draw(d_model, n),
         _IDLE * draw(n, d_model),
     )
-
-
-def _set_head(state: dict[str, Tensor], head: Head, weights: _Weights) -> None:
-    """Put a head's matrices, narrower than d_head, where GPT-2 keeps them."""
-    block, d_model = f"transformer.h.{head.layer}.attn.", weights.Q.shape[0]
-    first, scaled = head.head * _D_HEAD, _D_HEAD**0.5  # attention divides by the root of d_head
-    for i, matrix in enumerate((weights.Q * scaled, weights.K, weights.V)):
-        columns = slice(i * d_model + first, i * d_model + first + matrix.shape[1])
-        state[block + "c_attn.weight"][:, columns] = matrix
-    state[block + "c_attn.bias"][first : first + len(weights.b_Q)] = weights.b_Q * scaled
-    state[block + "c_proj.weight"][first : first + len(weights.out)] = weights.out

@@ -18,10 +18,10 @@ from typing import Any, Generic, Protocol, TypeVar
 import torch
 from jaxtyping import Float
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from mi_helpers.files import write_whole
+from mi_helpers.files import save_tensors
 from mi_helpers.models.threads import one_thread
 
 _WARMUP = 10
@@ -144,9 +144,8 @@ def save_state(run: Run[Any, Any], path: Path) -> None:
     state |= {f"log.{name}": run.curve(name) for name in run.log[0]}
     for name in run.weights[0]:
         state[f"weights.{name}"] = torch.stack([weights[name] for weights in run.weights])
-    state = {name: value.contiguous().clone() for name, value in state.items()}
-    with write_whole(path) as part:
-        save_file(state, part, metadata={"step": str(run.step), "config": repr(run.config)})
+    state = {name: value.clone() for name, value in state.items()}
+    save_tensors(path, state, step=str(run.step), config=repr(run.config))
 
 
 def open_state(run: R, path: Path) -> R:
@@ -180,9 +179,8 @@ def open_state(run: R, path: Path) -> R:
 
 def save(model: nn.Module, config: Any, path: str | Path) -> None:
     """Write the weights in half precision, with their configuration, as safetensors."""
-    state = {name: weight.half().contiguous() for name, weight in model.state_dict().items()}
-    with write_whole(path) as part:
-        save_file(state, part, metadata={"config": json.dumps(asdict(config))})
+    state = {name: weight.half() for name, weight in model.state_dict().items()}
+    save_tensors(path, state, config=json.dumps(asdict(config)))
 
 
 K = TypeVar("K")

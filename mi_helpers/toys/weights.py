@@ -205,33 +205,12 @@ def idle_parts(
     return head, Neurons(read(m), torch.zeros(m), loud * draw(m, len(computed)) @ computed)
 
 
-def config_of(program: Program, stream: Stream, shape: tuple[int, int], n_inner: int) -> GPT2Config:
-    """The configuration of (layers, heads a layer) and `n_inner` neurons."""
-    n_layers, n_heads = shape
-    return GPT2Config(
-        architectures=["GPT2LMHeadModel"],
-        vocab_size=len(program.vocabulary) + 1,
-        n_positions=program.indices.length + 1,
-        n_embd=n_heads * stream.d_head,
-        n_layer=n_layers,
-        n_head=n_heads,
-        n_inner=n_inner,
-        activation_function="relu",
-        bos_token_id=0,
-        eos_token_id=0,
-        tie_word_embeddings=False,
-    )
-
-
 def state_of(
     program: Program, config: GPT2Config, stream: Stream, parts: Parts
 ) -> dict[str, Tensor]:
     """All weights, in GPT-2's layout."""
     undo = _STEADY * (2 / config.n_embd) ** 0.5  # what LayerNorm divides by
-    state = {
-        name: torch.full(weight.shape, undo if "ln_" in name and name.endswith("weight") else 0.0)
-        for name, weight in GPT2LMHeadModel(config).state_dict().items()
-    }
+    state = blank_state(config, undo)
     read = [program.vocabulary.index(token) + 1 for token in program.tokens.vocabulary]
     state["transformer.wte.weight"][:1] = stream.bos
     state["transformer.wte.weight"][read] = stream.write(program.tokens)
@@ -242,7 +221,7 @@ def state_of(
         state["lm_head.weight"][said] += _LOUD * strength * stream.read(var).T
     heads, mlps = parts
     for head, weights in heads.items():
-        _set_head(state, head, weights, stream)
+        set_head(state, head, weights, stream.d_head)
     for layer, neurons in mlps.items():
         block, n = f"transformer.h.{layer}.mlp.", len(neurons.b_in)
         state[block + "c_fc.weight"][:, :n] = neurons.W_in
@@ -251,10 +230,18 @@ def state_of(
     return state
 
 
-def _set_head(state: dict[str, Tensor], head: Head, weights: HeadWeights, stream: Stream) -> None:
+def blank_state(config: GPT2Config, gain: float) -> dict[str, Tensor]:
+    """All weights by Hugging Face's names: zero but for the LayerNorms' gains."""
+    return {
+        name: torch.full(weight.shape, gain if "ln_" in name and name.endswith("weight") else 0.0)
+        for name, weight in GPT2LMHeadModel(config).state_dict().items()
+    }
+
+
+def set_head(state: dict[str, Tensor], head: Head, weights: HeadWeights, d_head: int) -> None:
     """Put a head's matrices, narrower than d_head, where GPT-2 keeps them."""
-    block, d_model = f"transformer.h.{head.layer}.attn.", 2 * stream.half
-    first, scaled = head.head * stream.d_head, stream.d_head**0.5  # attention divides by that
+    block, d_model = f"transformer.h.{head.layer}.attn.", len(weights.Q)
+    first, scaled = head.head * d_head, d_head**0.5  # attention divides by the root of d_head
     for i, matrix in enumerate((weights.Q * scaled, weights.K, weights.V)):
         columns = slice(i * d_model + first, i * d_model + first + matrix.shape[1])
         state[block + "c_attn.weight"][:, columns] = matrix

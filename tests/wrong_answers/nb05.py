@@ -23,10 +23,6 @@ def never_a_single_part(denoised, noised):
     return "AND" if noised.mean() >= denoised.mean() else "OR"
 
 
-def by_noising_alone(denoised, noised):
-    return "AND" if noised.max() > 0.5 else "OR"
-
-
 def exact_numbers(denoised, noised):
     return {(1, 1): "OR", (0, 0): "AND"}.get(tuple(denoised.tolist()), "A")
 
