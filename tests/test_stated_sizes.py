@@ -1,4 +1,4 @@
-"""What the documents say of memory, sizes and minutes is what was measured, rounded as they round."""
+"""What the documents say of memory, sizes and minutes is what was measured, rounded."""
 
 from __future__ import annotations
 

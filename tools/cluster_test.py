@@ -3,9 +3,10 @@
     python tools/cluster_test.py [dask] [ray]    (Dask alone by default)
 
 Dask: a scheduler and two workers, each a process of its own on loopback; one is killed when a third
-of the tasks have begun. Ray: two processes of one local node. The task is a patching sweep over
-heads of pocket for prompts of one seed. The results must equal those of this process to the last
-bit. The libraries are installed into build/cluster, apart from the environment of the notebooks.
+of the tasks have begun. Ray: two processes of one local node, whose store holds 100 MB; where the
+node does not start, the error says how long it waited and what its logs say. The task is a patching
+sweep over heads of pocket for prompts of one seed. The results must equal those of this process to
+the last bit. The libraries are installed into build/cluster, apart from the notebooks' environment.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -26,6 +28,13 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "build" / "cluster"
 REQUIREMENTS = {"dask": "distributed>=2025.1,<2027", "ray": "ray>=2.44,<3"}
 SEEDS = range(9)
+STORE = 100 * 2**20  # bytes of Ray's shared memory: the tasks and their results are small
+# A busy machine takes longer than Ray's defaults to start each of its processes.
+RAY_WAITS = {
+    "RAY_raylet_start_wait_time_s": "180",
+    "RAY_worker_register_timeout_seconds": "180",
+    "RAY_agent_register_timeout_ms": "180000",
+}
 
 
 def install(name: str) -> Path:
@@ -97,11 +106,36 @@ def ray_cluster(marks: Path) -> Iterator[dict[str, Any]]:
     from ray.util.joblib import register_ray
 
     register_ray()
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1")
+    start = time.perf_counter()
+    try:
+        ray.init(
+            num_cpus=2, object_store_memory=STORE, include_dashboard=False, log_to_driver=False,
+            _node_ip_address="127.0.0.1", _temp_dir=str(marks.parent / "ray"),
+        )  # fmt: skip
+    except Exception as err:  # of many kinds, and what they say is of Ray's insides
+        waited = time.perf_counter() - start
+        raise RuntimeError(not_started(err, waited, marks.parent / "ray")) from err
     try:
         yield {"backend": "ray", "n_jobs": 2}
     finally:
         ray.shutdown()
+
+
+def not_started(err: Exception, waited: float, logs: Path) -> str:
+    """Why Ray's node did not start: its error, the machine's load, the last lines of its logs."""
+    said = " ".join(str(err).split())[:300]
+    load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
+    lines = [
+        f"Ray's local node did not start: after {waited:.0f} s it gave up with "
+        f"{type(err).__name__}: {said}",
+        f"Load of the machine: {load} on {os.cpu_count()} cores. Ray waits 30 s for its node, "
+        "whatever is set: try again when other programs have ended.",
+    ]
+    for file in sorted(logs.glob("session_*/logs/*")):
+        text = file.read_text(errors="replace") if file.is_file() else ""
+        told = [line for line in text.splitlines() if re.search(r" [EFC] |rror", line)]
+        lines += [f"{file.name}: {line.strip()[:200]}" for line in told[-2:]]
+    return "\n".join(lines)
 
 
 CLUSTERS = {"dask": dask_cluster, "ray": ray_cluster}
@@ -154,7 +188,7 @@ def main() -> int:
     for name in asked.names or ["dask"]:
         path = os.pathsep.join(filter(None, [str(install(name)), os.environ.get("PYTHONPATH")]))
         settings = {"PYTHONPATH": path, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-        settings |= {"RAY_raylet_start_wait_time_s": "180", "RAY_USAGE_STATS_ENABLED": "0"}
+        settings |= {"RAY_USAGE_STATS_ENABLED": "0"} | RAY_WAITS
         command = [sys.executable, "-W", "ignore", __file__, "--inside", name]
         failed |= subprocess.run(command, env=os.environ | settings).returncode
     return failed

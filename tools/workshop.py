@@ -4,7 +4,7 @@
     python tools/workshop.py --all                              for a room of any laptops
     python tools/workshop.py --python 3.11 3.12 --platform linux-x86_64 windows-x86_64
     python tools/workshop.py --model smollm2-q4 --archive       with a larger model, and as a .zip
-    python tools/workshop.py --all --record                     and keep what it weighs, for the docs
+    python tools/workshop.py --record                           and keep in data/ what it weighs
 
 The folder holds the tracked files of the repository, the short ways through its notebooks, its
 locked packages as wheels, models, the site of `make site`, and START.md with start.py, which sets
@@ -294,8 +294,10 @@ def main() -> int:
     if options.record:
         pages = sum(1 for _ in (options.out / "site").glob("[0-9][0-9]_*.html"))
         kinds = [str(target) for target in targets]
-        record(", ".join(kinds) if len(kinds) == 1 else f"{len(kinds)} kinds of laptop",
-               {"kinds": kinds, "gb": sizes, "site's notebooks": pages, "missing": missing})
+        record(
+            ", ".join(kinds) if len(kinds) == 1 else f"{len(kinds)} kinds of laptop",
+            {"kinds": kinds, "gb": sizes, "site's notebooks": pages, "missing": missing},
+        )
     if options.archive:
         made = shutil.make_archive(str(options.out), "zip", options.out.parent, options.out.name)
         print(f"{Path(made).stat().st_size / 1e9:.2f} GB in {made}")
