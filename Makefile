@@ -48,8 +48,8 @@ site: env ## write build/site, a site for the web or for a folder, from the last
 workshop: env ## write build/workshop, all that a room without a network needs (WORKSHOP_ARGS=--help)
 	$(BIN)/python tools/workshop.py $(WORKSHOP_ARGS)
 
-workshop-test: workshop ## install and run build/workshop where there is no network, from a clean home
-	MI_KIT="$(CURDIR)/build/workshop" $(BIN)/pytest -rs tests/test_workshop_kit.py
+workshop-test: workshop ## install and run build/workshop where there is no network (RECORD=1: keep its cost)
+	MI_KIT="$(CURDIR)/build/workshop" $(if $(RECORD),MI_RECORD=1) $(BIN)/pytest -rsP tests/test_workshop_kit.py
 
 hub-test: env ## start a real JupyterHub on loopback and send two learners to it (needs npm, Chromium)
 	$(BIN)/python tools/hub.py --prepare

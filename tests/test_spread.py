@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import cluster_test
 import joblib
 import pytest
 import torch
@@ -166,3 +167,28 @@ def test_an_interrupt_ends_the_work_and_the_workers(tmp_path: Path) -> None:
         time.sleep(0.1)
     assert len(list(tmp_path.iterdir())) == begun < 60
     assert not any(map(alive, workers))
+
+
+def test_where_ray_does_not_start_the_error_says_why(tmp_path: Path) -> None:
+    logs = tmp_path / "session_1" / "logs"
+    logs.mkdir(parents=True)
+    (logs / "raylet.out").write_text("fine\n[x E 1 1] no space left\n")
+    err = RuntimeError("a node\ntimed out")
+    said = cluster_test.not_started(err, 31.0, tmp_path)
+    assert "after 31 s it gave up with RuntimeError: a node timed out" in said
+    assert "raylet.out: [x E 1 1] no space left" in said and "fine" not in said
+    assert "too busy" in said and "too busy" not in cluster_test.not_started(err, 2.0, tmp_path)
+
+
+def test_what_listens_beyond_loopback_is_named() -> None:
+    code = "import socket, sys, time; s = socket.socket(); s.bind((sys.argv[1], 0)); s.listen()\n"
+    code += "print(s.getsockname()[1], flush=True); time.sleep(60)"
+    for ip in ("127.0.0.1", "0.0.0.0"):
+        one = subprocess.Popen([sys.executable, "-c", code, ip], stdout=subprocess.PIPE, text=True)
+        try:
+            port = one.stdout.readline().strip()
+            found = cluster_test.beyond_loopback()
+            assert (f"{ip}:{port}" in found) == (ip == "0.0.0.0")
+        finally:
+            one.kill()
+            one.wait()

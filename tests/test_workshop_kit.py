@@ -1,6 +1,7 @@
 """The kit for a room without a network: what is in it, and that it installs and runs from itself.
 
-The long test runs where MI_KIT names a kit that `make workshop` wrote: `make workshop-test`.
+The long test runs where MI_KIT names a kit that `make workshop` wrote: `make workshop-test`, which
+keeps in data/room.json what it took (`RECORD=1`).
 """
 
 from __future__ import annotations
@@ -198,7 +199,9 @@ def test_a_kit_installs_and_runs_without_a_network_from_a_clean_home(tmp_path: P
     start = time.monotonic()
     done = inside(python, "start.py", "--setup-only")
     assert done.returncode == 0 and "environment ready" in done.stdout, done.stdout[-3000:]
-    print(f"set up in {time.monotonic() - start:.0f} s")
+    took = {"set-up, s": round(time.monotonic() - start)}
+    took["environment, GB"] = round(workshop.gigabytes(kit / "repository" / ".venv"), 2)
+    assert took["environment, GB"] <= workshop.INSTALLED
     own = kit / "repository" / ".venv" / "bin" / "python"
     assert inside(own, "-m", "pip", "check").returncode == 0
     copies = inside(own, "tools/lab.py", "--copies-only", cwd=kit / "repository")
@@ -210,6 +213,11 @@ def test_a_kit_installs_and_runs_without_a_network_from_a_clean_home(tmp_path: P
         "notebooks/00_start_here.ipynb", cwd=kit / "repository",
     )  # fmt: skip
     assert done.returncode == 0 and "1 passed" in done.stdout, done.stdout[-3000:]
-    print(f"notebook 00 in {time.monotonic() - start:.0f} s")
+    took["notebook 00, s"] = round(time.monotonic() - start)
+    start = time.monotonic()
     again = inside(python, "start.py", "--setup-only")
     assert again.returncode == 0 and "installing" not in again.stdout
+    took["set-up again, s"] = round(time.monotonic() - start)
+    print(took)
+    if os.environ.get("MI_RECORD"):
+        workshop.record("test", took | {"kind": str(workshop.this_machine())})

@@ -3,9 +3,10 @@
     python tools/cluster_test.py [dask] [ray]    (Dask alone by default)
 
 Dask: a scheduler and two workers, each a process of its own on loopback; one is killed when a third
-of the tasks have begun. Ray: two processes of one local node. The task is a patching sweep over
-heads of pocket for prompts of one seed. The results must equal those of this process to the last
-bit. The libraries are installed into build/cluster, apart from the environment of the notebooks.
+of the tasks have begun. Ray: two processes of one local node, whose store holds 100 MB; where the
+node does not start, the error says how long it waited and what its logs say. The task is a patching
+sweep over heads of pocket for prompts of one seed. The results must equal those of this process to
+the last bit. The libraries are installed into build/cluster, apart from the notebooks' environment.
 """
 
 from __future__ import annotations
@@ -13,12 +14,15 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import re
+import secrets
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +30,18 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "build" / "cluster"
 REQUIREMENTS = {"dask": "distributed>=2025.1,<2027", "ray": "ray>=2.44,<3"}
 SEEDS = range(9)
+STORE = 100 * 2**20  # bytes of Ray's shared memory: the tasks and their results are small
+RAY_GIVES_UP = 30  # seconds, in Ray's ray/_private/node.py
+# On Linux Ray would listen at every address, as for nodes elsewhere, and write a token into the
+# home; a busy machine takes longer than its defaults to start each of its processes.
+RAY_SETTINGS = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AUTH_TOKEN": secrets.token_hex(16),
+    "RAY_raylet_start_wait_time_s": "180",
+    "RAY_worker_register_timeout_seconds": "180",
+    "RAY_agent_register_timeout_ms": "180000",
+}
 
 
 def install(name: str) -> Path:
@@ -62,14 +78,16 @@ def dask_cluster(marks: Path) -> Iterator[dict[str, Any]]:
 
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     file = marks.parent / "scheduler.json"
+    # Without a dashboard there is still a page of the process's health, by default at all addresses.
+    page = ("--no-dashboard", "--dashboard-address", "127.0.0.1:0")
     command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1"]
     started = [
         subprocess.Popen(
-            [*command, "--port", "0", "--no-dashboard", "--scheduler-file", file], **quiet
+            [*command, "--port", "0", *page, "--scheduler-file", file], **quiet
         )  # fmt: skip
     ]
     worker = [sys.executable, "-m", "distributed.cli.dask_worker", "--scheduler-file", file,
-              "--nthreads", "1", "--no-nanny", "--no-dashboard", "--host", "127.0.0.1",
+              "--nthreads", "1", "--no-nanny", *page, "--host", "127.0.0.1",
               "--local-directory", marks.parent]  # fmt: skip
     started += [subprocess.Popen(worker, **quiet) for _ in range(2)]
 
@@ -97,11 +115,54 @@ def ray_cluster(marks: Path) -> Iterator[dict[str, Any]]:
     from ray.util.joblib import register_ray
 
     register_ray()
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1")
+    start = time.perf_counter()
+    try:
+        ray.init(
+            num_cpus=2, object_store_memory=STORE, include_dashboard=False, log_to_driver=False,
+            _temp_dir=str(marks.parent / "ray"),
+        )  # fmt: skip
+    except Exception as err:  # of many kinds, and what they say is of Ray's insides
+        waited = time.perf_counter() - start
+        raise RuntimeError(not_started(err, waited, marks.parent / "ray")) from err
     try:
         yield {"backend": "ray", "n_jobs": 2}
     finally:
         ray.shutdown()
+
+
+def not_started(err: Exception, waited: float, logs: Path) -> str:
+    """Why Ray's node did not start: its error, the machine's load, the last lines of its logs."""
+    said = " ".join(str(err).split())[:300]
+    load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
+    lines = [
+        f"Ray's local node did not start: after {waited:.0f} s it gave up with "
+        f"{type(err).__name__}: {said}",
+        f"Load of the machine: {load} on {os.cpu_count()} cores.",
+    ]
+    if waited >= RAY_GIVES_UP:
+        lines += [
+            f"Ray waits {RAY_GIVES_UP} s for its node, whatever is set: the machine was too busy. "
+            "Try again when other programs have ended."
+        ]
+    for file in sorted(logs.glob("session_*/logs/*")):
+        text = file.read_text(errors="replace") if file.is_file() else ""
+        told = [line for line in text.splitlines() if re.search(r" [EFC] |rror", line)]
+        lines += [f"{file.name}: {line.strip()[:200]}" for line in told[-2:]]
+    return "\n".join(lines)
+
+
+def beyond_loopback() -> list[str]:
+    """Addresses at which others could reach what this process has started."""
+    import psutil
+
+    mine = {one.pid for one in psutil.Process().children(recursive=True)}
+    found = [
+        (one.laddr.ip.removeprefix("::ffff:"), one.laddr.port)
+        for one in psutil.net_connections("tcp")
+        if one.pid in mine and one.status == psutil.CONN_LISTEN
+    ]
+    assert found, "nothing of the cluster listens: these are not its processes"
+    return sorted(f"{ip}:{port}" for ip, port in found if not ip_address(ip).is_loopback)
 
 
 CLUSTERS = {"dask": dask_cluster, "ray": ray_cluster}
@@ -127,6 +188,8 @@ def run(name: str) -> None:
         expected = spread(sweep, [(seed, str(here)) for seed in SEEDS], model=model)
         alone = time.perf_counter() - start
         with CLUSTERS[name](marks) as config, joblib.parallel_config(**config):
+            reached = beyond_loopback()
+            assert not reached, f"listens beyond loopback: {reached}"
             start = time.perf_counter()
             found = spread(sweep, [(seed, str(marks)) for seed in SEEDS], model=model)
             spent = time.perf_counter() - start
@@ -154,7 +217,7 @@ def main() -> int:
     for name in asked.names or ["dask"]:
         path = os.pathsep.join(filter(None, [str(install(name)), os.environ.get("PYTHONPATH")]))
         settings = {"PYTHONPATH": path, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-        settings |= {"RAY_raylet_start_wait_time_s": "180", "RAY_USAGE_STATS_ENABLED": "0"}
+        settings |= RAY_SETTINGS
         command = [sys.executable, "-W", "ignore", __file__, "--inside", name]
         failed |= subprocess.run(command, env=os.environ | settings).returncode
     return failed

@@ -4,6 +4,7 @@
     python tools/workshop.py --all                              for a room of any laptops
     python tools/workshop.py --python 3.11 3.12 --platform linux-x86_64 windows-x86_64
     python tools/workshop.py --model smollm2-q4 --archive       with a larger model, and as a .zip
+    python tools/workshop.py --record                           and keep in data/ what it weighs
 
 The folder holds the tracked files of the repository, the short ways through its notebooks, its
 locked packages as wheels, models, the site of `make site`, and START.md with start.py, which sets
@@ -14,18 +15,19 @@ all of it up without a network. What could not be had for a platform is told, an
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from build_notebooks import SHORT, write_short
-from gallery import ROOT
+from gallery import ROOT, machine
 from packaging.requirements import Requirement
 from release import tracked_files
 from setup_env import CPU_INDEX, LOCK, index_answers
@@ -33,6 +35,8 @@ from website import SITE
 
 KIT = ROOT / "build" / "workshop"
 PARTS = Path(__file__).with_name("kit")
+MEASURED = ROOT / "data" / "room.json"  # what kits weighed and took; the documents state it
+INSTALLED = 2.5  # GB that the environment takes once it is set up, at most; a test measures it
 MACOS = [*(f"{v}_0" for v in range(14, 10, -1)), *(f"10_{v}" for v in range(16, 8, -1))]
 # Newest first: pip takes wheels of any of them. The oldest are what old laptops can run.
 TAGS = {
@@ -209,13 +213,26 @@ def gigabytes(folder: Path) -> float:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e9
 
 
+def weights(kit: Path) -> dict[str, float]:
+    """GB of each folder of a kit, and of the whole."""
+    parts = {path.name: gigabytes(path) for path in sorted(kit.iterdir()) if path.is_dir()}
+    return {name: round(size, 3) for name, size in (parts | {"whole": gigabytes(kit)}).items()}
+
+
+def record(name: str, found: Mapping[str, object], file: Path = MEASURED) -> None:
+    """Write what was measured of one kit into the file, in place of what stands there of it."""
+    kept = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    kept[name] = {"machine": machine(), **found}
+    file.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
 def write_start(kit: Path, targets: Sequence[Target], notes: Sequence[str]) -> None:
     """Write START.md, start.py, and the versions of Python that start.py asks for."""
     pythons = list(dict.fromkeys(target.python for target in targets))
     (kit / "wheels" / "PYTHONS").write_text("\n".join(pythons) + "\n", encoding="utf-8")
     shutil.copyfile(PARTS / "start.py", kit / "start.py")
     text = (PARTS / "START.md").read_text(encoding="utf-8")
-    need = gigabytes(kit) + 2.5  # what the environment takes once it is set up
+    need = gigabytes(kit) + INSTALLED
     text = text.format(
         need=f"{need:.1f}",
         pythons=" or ".join(pythons),
@@ -261,6 +278,7 @@ def main() -> int:
     parser.add_argument("--site", type=Path, default=SITE)
     parser.add_argument("--out", type=Path, default=KIT)
     parser.add_argument("--archive", action="store_true", help="also write one .zip of it")
+    parser.add_argument("--record", action="store_true", help="write its weight to data/room.json")
     options = parser.parse_args()
     platforms, pythons = (ROOM, PYTHONS) if options.all else (options.platform, options.python)
     targets = [Target(name, python) for name in platforms for python in pythons]
@@ -269,9 +287,17 @@ def main() -> int:
     except FileNotFoundError as err:
         print(err, file=sys.stderr)
         return 1
-    for folder in sorted(path for path in options.out.iterdir() if path.is_dir()):
-        print(f"{folder.name}: {gigabytes(folder):.2f} GB")
-    print(f"{gigabytes(options.out):.2f} GB in {options.out}; it begins with START.md")
+    sizes = weights(options.out)
+    for name, size in sizes.items():
+        print(f"{name}: {size:.2f} GB")
+    print(f"{options.out} begins with START.md")
+    if options.record:
+        pages = sum(1 for _ in (options.out / "site").glob("[0-9][0-9]_*.html"))
+        kinds = [str(target) for target in targets]
+        record(
+            ", ".join(kinds) if len(kinds) == 1 else f"{len(kinds)} kinds of laptop",
+            {"kinds": kinds, "gb": sizes, "site's notebooks": pages, "missing": missing},
+        )
     if options.archive:
         made = shutil.make_archive(str(options.out), "zip", options.out.parent, options.out.name)
         print(f"{Path(made).stat().st_size / 1e9:.2f} GB in {made}")

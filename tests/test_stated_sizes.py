@@ -1,0 +1,115 @@
+"""What the documents say of memory, sizes and minutes is what was measured, rounded."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import statistics
+from pathlib import Path
+
+import pytest
+import setup_env
+import workshop
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+RUNS = json.loads((ROOT / "data" / "results.json").read_text(encoding="utf-8"))["runs"]
+ROOM = json.loads(workshop.MEASURED.read_text(encoding="utf-8"))
+ONE = str(ROOM["test"]["kind"])
+MACHINE_GIB, SYSTEM_GIB = 24, 2  # as benchmarks/bench_memory.py reckons
+
+
+def said(page: str, pattern: str) -> str:
+    """The one number that a page says where the pattern has its group; lines are joined."""
+    text = " ".join((ROOT / page).read_text(encoding="utf-8").split())
+    found = re.findall(pattern, text)
+    assert len(found) == 1, f"{page} must say /{pattern}/ once, and says it {len(found)} times"
+    return found[0]
+
+
+def peaks(model: str) -> dict[str, float]:
+    return {run["notebook"]: run["peak_gib"] for run in RUNS if run["model"] == model}
+
+
+def benchmark(row: str) -> dict[str, float]:
+    """A row of the benchmarks page's table of memory, by its columns."""
+    page = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    table = page.partition("<!-- memory -->")[2].partition("<!-- end memory -->")[0]
+    lines = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("|")]
+    [found] = [line for line in lines if line[0].startswith(row)]
+    return {name[:-5].lower(): float(one) for name, one in zip(lines[0][1:], found[1:])}  # noqa: B905
+
+
+@pytest.fixture(scope="module")
+def memory() -> dict[str, str]:
+    """What the chart's values say of a learner's memory."""
+    values = yaml.safe_load((ROOT / "docker" / "values.yaml").read_text(encoding="utf-8"))
+    return values["singleuser"]["memory"] | {"cpu": str(values["singleuser"]["cpu"]["limit"])}
+
+
+def test_both_hubs_have_the_same_limits(memory: dict[str, str]) -> None:
+    assert said("docs/hub.md", r"set limits\.memory (\S+)") == memory["limit"]
+    assert said("docs/hub.md", r"set limits\.cpu (\S+)") == memory["cpu"]
+
+
+def test_the_chart_asks_for_what_a_learner_holds_at_rest(memory: dict[str, str]) -> None:
+    rest = benchmark("kernel")["pss"] + benchmark("JupyterLab")["pss"]
+    asked = float(memory["guarantee"].removesuffix("G")) * 1e9 / 2**30
+    assert rest < asked < rest + 0.3
+
+
+def test_the_guide_to_hubs_plans_by_the_highest_peak() -> None:
+    found = peaks("pocket")
+    hungriest = max(found, key=found.__getitem__)
+    guide = "docs/hub.md"
+    assert said(guide, r"the hungriest on `pocket`, (\d+),") == hungriest[:2]
+    assert said(guide, r"reaches (\d+) GiB, so that 24") == str(math.ceil(max(found.values())))
+    each = max(found.values()) + benchmark("JupyterLab")["pss"]
+    fit = math.floor((MACHINE_GIB - SYSTEM_GIB) / each)
+    assert said(guide, r"so that 24 GiB hold (\d+) learners") == str(fit)
+    real = max(peaks("smollm2-q4").values())
+    assert said(guide, r"On SmolLM2 a notebook reaches up to (\d+) GiB") == str(math.ceil(real))
+
+
+def test_the_readme_says_what_a_learner_needs() -> None:
+    real = peaks("smollm2-q4").values()
+    assert said("README.md", r"On `pocket` a learner needs up to (\d+) GiB of memory") == str(
+        math.ceil(max(peaks("pocket").values()))
+    )
+    said_real = r"at GPT-2 small's size (\d+) GiB or, in some notebooks, up to \d"
+    assert said("README.md", said_real) == f"{statistics.median(real):.0f}"
+    most = said("README.md", r"at GPT-2 small's size \d+ GiB or, in some notebooks, up to (\d+)")
+    assert most == str(math.ceil(max(real)))
+
+
+CHECKLIST = "workshops/checklist.md"
+
+
+def test_the_checklist_states_the_kits_weights() -> None:
+    weighs = ROOM[ONE]["gb"]["whole"]
+    assert said(CHECKLIST, r"for one kind of laptop and one Python weighs ([\d.]+) GB") == (
+        f"{weighs:.1f}"
+    )
+    more = ROOM["test"]["environment, GB"]
+    assert said(CHECKLIST, r"Set up, a laptop holds ([\d.]+) GB more") == f"{more:.1f}"
+    assert weighs + more <= int(said(CHECKLIST, r"Ask for (\d+) GB of free disk"))
+    assert more <= workshop.INSTALLED
+
+
+def test_the_checklist_states_what_a_laptop_takes_to_set_up() -> None:
+    test = ROOM["test"]
+    minutes = math.ceil(test["set-up, s"] / 60)
+    assert said(CHECKLIST, r"it took (\d+) minutes? to set up") == str(minutes)
+    assert said(CHECKLIST, r"on (\d) cores that other programs") == test["machine"].split()[0]
+
+
+def test_a_laptop_has_the_memory_for_the_hungriest_notebook_and_a_browser() -> None:
+    laptop = int(said(CHECKLIST, r"and (\d+) GiB of memory a laptop"))
+    assert laptop >= max(peaks("pocket").values()) + 1.5
+
+
+def test_the_setup_refuses_a_disk_that_cannot_hold_it() -> None:
+    text = Path(setup_env.__file__).read_text(encoding="utf-8")
+    [needed] = re.findall(r'require_space\(8 if wanted == "cuda" else (\d+)\)', text)
+    assert ROOM["test"]["environment, GB"] < int(needed)
