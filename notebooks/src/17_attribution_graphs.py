@@ -966,6 +966,7 @@ def looks(tokens, key, nodes=()):
         ]
 
 
+# %%
 free = sum(looks(plural, key) for _, plural, key, _ in asked)
 cut = [sum(looks(pair[1], pair[2], two[i]) for pair, two in zip(asked, groups, strict=True))
        for i in (0, 1)]  # fmt: skip
