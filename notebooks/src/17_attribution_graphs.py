@@ -959,14 +959,11 @@ def looks(tokens, key, nodes=()):
     layer, head = chosen
     with contextlib.ExitStack() as stack:
         if nodes:
-            removed = sae.set_features(pocket, transcoders, dict.fromkeys(nodes, 0.0))
-            stack.enter_context(removed)
-        return mi.sites.read(pocket, tokens, [("pattern", layer)])["pattern", layer][
-            0, -1, head, key
-        ]
+            stack.enter_context(sae.set_features(pocket, transcoders, dict.fromkeys(nodes, 0.0)))
+        seen = mi.sites.read(pocket, tokens, [("pattern", layer)])
+    return seen["pattern", layer][0, -1, head, key]
 
 
-# %%
 free = sum(looks(plural, key) for _, plural, key, _ in asked)
 cut = [sum(looks(pair[1], pair[2], two[i]) for pair, two in zip(asked, groups, strict=True))
        for i in (0, 1)]  # fmt: skip
