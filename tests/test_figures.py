@@ -503,6 +503,7 @@ def test_circuit_edges_show_sign_and_size() -> None:
     fig = figures.graph([("a", "b", 2.0), ("a", "c", -1.0)], title="t")
     drawn = [trace.line for trace in fig.data]
     assert [line.color for line in drawn] == [style.POSITIVE, style.NEGATIVE]
+    assert [line.dash for line in drawn] == ["solid", "dash"], "not by colour alone"
     assert drawn[0].width > drawn[1].width
 
 
