@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mi_helpers import figures
-from mi_helpers.figures import style
+from mi_helpers.figures import scales, style
 from mi_helpers.figures.html import Html
 from mi_helpers.figures.rendering import (
     EXTENSION,
@@ -503,6 +503,7 @@ def test_circuit_edges_show_sign_and_size() -> None:
     fig = figures.graph([("a", "b", 2.0), ("a", "c", -1.0)], title="t")
     drawn = [trace.line for trace in fig.data]
     assert [line.color for line in drawn] == [style.POSITIVE, style.NEGATIVE]
+    assert [line.dash for line in drawn] == ["solid", "dash"], "not by colour alone"
     assert drawn[0].width > drawn[1].width
 
 
@@ -801,19 +802,19 @@ def test_explore_ahead_refuses_what_it_cannot_list_or_would_wait_long_for() -> N
 
 def test_one_scale_keeps_centres_labels_and_ranges_of_their_own() -> None:
     seq = [figures.heatmap([[v]], title="t", center=None) for v in (0.1, 0.8)]
-    style.same_scale(seq)
+    scales.same_scale(seq)
     assert {(f.layout.coloraxis.cmin, f.layout.coloraxis.cmax) for f in seq} == {(0.0, 0.8)}
     apart = [figures.heatmap([[v, 9.0]], title="t", center=v) for v in (1.0, 5.0)]
-    style.same_scale(apart)
+    scales.same_scale(apart)
     assert [f.layout.coloraxis.cmax for f in apart] == [9.0, 9.0]
     assert [f.layout.coloraxis.cmin for f in apart] == [-7.0, 1.0], "white stays the centre"
     bars = [figures.bars([v, 0.1], ["a", "b"], title="t") for v in (1.0, -3.0)]
-    style.same_scale(bars)
+    scales.same_scale(bars)
     (low, high), other = (f.layout.yaxis.range for f in bars)
     assert (low, high) == other and low < -3 and high > 1
     assert list(bars[0].layout.xaxis.ticktext) == ["a", "b"] and bars[0].layout.xaxis.range is None
     positive = [figures.bars([v], ["a"], title="t", horizontal=True) for v in (1.0, 3.0)]
-    style.same_scale(positive)
+    scales.same_scale(positive)
     assert positive[0].layout.xaxis.range[0] == 0.0, "bars stand on zero"
 
 

@@ -72,6 +72,8 @@ def test_edges_have_the_colour_of_their_sign_and_the_strongest_are_drawn():
     source = str(figures.attribution(graph_of(), title="A finding", strongest=2))
     drawn = re.findall(r'data-s="(\d)" data-t="(\d)"[^>]*stroke="(#\w+)"', source)
     assert {(s, t): c for s, t, c in drawn} == {("1", "2"): "#2166ac", ("2", "4"): "#b2182b"}
+    dashed = re.findall(r'data-s="(\d)"[^>]*stroke-dasharray', source)
+    assert dashed == ["2"] and "\u2505</span> takes away" in source, "not by colour alone"
     assert "3 edges; the strongest 2 are drawn" in source
     assert len(data_of(source)["edges"]) == 3  # all are listed
 

@@ -20,6 +20,8 @@ from sources import (
     REAL,
     ROOT,
     builder,
+    calls,
+    code_cells,
     count_faults,
     exercises,
     faults,
@@ -58,6 +60,27 @@ def rewritten(tmp_path: Path, old: str, new: str) -> Path:
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 def test_source_keeps_the_rules(path: Path) -> None:
     assert faults(path) == []
+
+
+MEASURES = {  # what tells a reader what the numbers of a figure are
+    "graph": {"unit"}, "heatmap": {"colorbar"},
+    "lines": {"xlabel", "ylabel"}, "tokens_coloured": {"unit"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_figures_say_what_they_measure(path: Path) -> None:
+    silent = []
+    for _, tree in code_cells(read_source(path)):
+        for called, call in calls(tree):
+            name = called.rpartition("figures.")[2]
+            given = {word.arg for word in call.keywords}
+            needed = MEASURES.get(name, set()) if "figures." in called else set()
+            if name == "bars":
+                needed = {"xlabel"} if "horizontal" in given else {"ylabel"}
+            if None not in given and not needed <= given:
+                silent.append(f"{called} in line {call.lineno}: no {needed - given}")
+    assert silent == []
 
 
 LONG = "logits = torch.tensor([2.0, 0.5, -1.0])\n" * 16

@@ -9,9 +9,10 @@ from mi_helpers.figures.attribution import attribution
 from mi_helpers.figures.dashboards import unit_dashboard
 from mi_helpers.figures.graphs import graph
 from mi_helpers.figures.heatmaps import heatmap, token_table
+from mi_helpers.figures.histograms import histogram
 from mi_helpers.figures.html import Html, link, table, tokens_coloured
 from mi_helpers.figures.labelling import Labelled, labelled
-from mi_helpers.figures.plots import bars, histogram, lines, scatter
+from mi_helpers.figures.plots import bars, lines, scatter
 from mi_helpers.figures.rendering import use_renderer
 from mi_helpers.figures.vectors import vectors
 from mi_helpers.figures.widgets import Explorer, explore

@@ -1,4 +1,4 @@
-"""Lines, bars, scatter plots and histograms."""
+"""Lines, bars and scatter plots."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ import plotly.graph_objects as go
 
 from mi_helpers.figures.style import (
     AXIS_TITLE,
+    DASHES,
     FULL_WIDTH,
-    INK,
     MUTED,
     NARROWEST,
     NEGATIVE,
     PALETTE,
+    PATTERNS,
     POSITIVE,
+    SYMBOLS,
     check_labels,
     finish,
     label_shifts,
@@ -34,10 +36,6 @@ if TYPE_CHECKING:
     Row = Float[np.ndarray, "point"]  # noqa: UP037
 
 ROOM = FULL_WIDTH - 120  # pixels for a horizontal axis
-# What tells series apart beside their colours, on paper and for those who see few colours.
-SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "star", "hexagon")
-PATTERNS = ("", "/", ".", "\\", "x", "-", "+")
-DASHES = ("solid", "dash", "dot")
 
 
 def lines(
@@ -142,12 +140,10 @@ def bars(
     whole = [plain(visible(label)) for label in names or ()]
     for i, (name, row) in enumerate(rows.items()):
         color = PALETTE[i % len(PALETTE)] if grouped else [_sign_color(v) for v in row]
-        pattern = dict(shape=PATTERNS[i % len(PATTERNS)], fgcolor="white", size=7, solidity=0.2)
-        pattern["fillmode"] = "overlay"  # or it would be drawn instead of the colour
         fig.add_bar(
             **{along: list(range(n)), across: row},
             name=plain(name), orientation="h" if horizontal else "v",
-            marker=dict(color=color, pattern=pattern if grouped else None), customdata=whole,
+            marker=dict(color=color, pattern=_pattern(i) if grouped else None), customdata=whole,
             hovertemplate=f"%{{customdata}}<br>%{{{across}:.4g}}<extra>{plain(name)}</extra>",
         )  # fmt: skip
     axis = ticks(names, n, room=None if horizontal else ROOM, lines=2 if horizontal else 1)
@@ -251,72 +247,6 @@ def scatter(
     return finish(fig, title, " \u00b7 ".join(filter(None, notes)), height=380)
 
 
-def histogram(
-    values: Values | Mapping[str, Values],
-    *,
-    title: str,
-    xlabel: str,
-    ylabel: str = "count",
-    bins: int = 40,
-    marks: Mapping[str, float] | None = None,
-    subtitle: str | None = None,
-) -> go.Figure:
-    """Draw a distribution, or those of several samples on the same bins.
-
-    Args:
-        values: one sample of any shape, or `values[name]` for several.
-        title: the finding.
-        xlabel: what the values are, with their unit.
-        ylabel: what the height is.
-        bins: how many bins there are.
-        marks: `marks[name] = value` adds a named vertical line, such as a score beside those of
-            its controls.
-        subtitle: a small line under the title, usually the model's name.
-
-    Returns:
-        The figure.
-
-    Raises:
-        ValueError: for no values, NaN/inf or no bins.
-    """
-    if bins < 1:
-        raise ValueError(f"bins must be at least 1, not {bins}")
-    samples = values if isinstance(values, Mapping) else {"": values}
-    rows = {str(k): to_array(v, f"values {k}".strip()).ravel() for k, v in samples.items()}
-    if not rows:
-        raise ValueError("values is empty; nothing to draw")
-    lines = {k: float(to_array([v], f"marks {k}")[0]) for k, v in (marks or {}).items()}
-    edges = np.histogram_bin_edges(np.concatenate(list(rows.values())), bins=bins)
-    middle, width = (edges[:-1] + edges[1:]) / 2, float(edges[1] - edges[0])
-    fig = go.Figure()
-    several = len(rows) > 1
-    for i, (name, row) in enumerate(rows.items()):
-        color, counts = PALETTE[i % len(PALETTE)], np.histogram(row, edges)[0]
-        fig.add_bar(
-            x=middle, y=counts, width=width, name=plain(name), showlegend=False,
-            marker=dict(color=color, line_width=0), opacity=0.3 if several else 1,
-            hovertemplate=f"{plain(xlabel)} %{{x:.4g}}<br>%{{y}}<extra>{plain(name)}</extra>",
-        )  # fmt: skip
-        if several:  # where they overlap, the outlines still tell which is which
-            fig.add_scatter(
-                x=np.repeat(edges, 2), y=[0, *np.repeat(counts, 2), 0], mode="lines",
-                line=dict(color=color, width=2, dash=DASHES[i % len(DASHES)]), name=plain(name),
-                hoverinfo="skip",
-            )  # fmt: skip
-    low, high = min([edges[0], *lines.values()]), max([edges[-1], *lines.values()])
-    for i, (name, at) in enumerate(lines.items()):
-        side = "top left" if at > (low + high) / 2 else "top right"
-        fig.add_vline(
-            x=at, line=dict(color=INK, width=1.5, dash="dash"), annotation_text=plain(name),
-            annotation_position=side, annotation_yshift=-15 * i,
-        )  # fmt: skip
-    pad = (high - low) * 0.03
-    fig.update_xaxes(title_text=plain(xlabel), range=[low - pad, high + pad])
-    fig.update_yaxes(title_text=plain(ylabel))
-    fig.update_layout(barmode="overlay", bargap=0, showlegend=several)
-    return finish(fig, title, subtitle, height=300)
-
-
 def _line_looks(names: list[str], controls: Mapping[str, str]) -> dict[str, tuple[str, str]]:
     """Colour and dash of each series; a control has the colour of what it stands beside."""
     if unknown := sorted((set(controls) | set(controls.values())) - set(names)):
@@ -337,6 +267,12 @@ def _line_symbols(names: list[str], controls: Mapping[str, str]) -> dict[str, st
     own = [name for name in names if name not in controls]
     symbols = {name: SYMBOLS[i % len(SYMBOLS)] for i, name in enumerate(own)}
     return symbols | {name: f"{symbols[beside]}-open" for name, beside in controls.items()}
+
+
+def _pattern(i: int) -> dict[str, Any]:
+    """What is drawn over the colour of the i-th group of bars, which it would else replace."""
+    shape = PATTERNS[i % len(PATTERNS)]
+    return dict(shape=shape, fgcolor="white", size=7, solidity=0.2, fillmode="overlay")
 
 
 def _named(values: Any, name: str, count: int | None = None) -> dict[str, Row]:

@@ -26,7 +26,7 @@ _ABOVE = """<style>.jp-OutputArea-output:has(> .mi-title) {{ padding-right: 0; }
 .jp-OutputArea-child:has(.{room}) + .jp-OutputArea-child > .jp-RenderedPlotly
 {{ min-width: {low}px; max-width: {high}; }}</style><div class="mi-title {room} tex2jax_ignore" \
 style="box-sizing:border-box;padding:8px 16px 0;font-size:16px;text-align:left;\
-line-height:1.4;background-color:{card};color:{ink};font-family:{font}">{title}{small}</div>"""
+line-height:1.4;margin:0;color:inherit;font-family:{font}">{title}{small}</div>"""
 
 _FIGURE = """<figure style="margin:8px 0;padding-top:8px;background-color:{card};color:{ink};\
 font-family:{font}"><figcaption style="font-size:16px;text-align:left;padding:0 16px">{title}\
@@ -146,8 +146,6 @@ def titled_outputs(figure: Mapping[str, Any]) -> list[dict[str, Any]]:
         return [plot]
     high = f"{said['width']}px" if said["width"] else "none"
     above = _ABOVE.format(
-        card=CARD,
-        ink=INK,
         font=html.escape(FONT),
         title=html.escape(str(said["title"])),
         small=small_line(said.get("subtitle")),

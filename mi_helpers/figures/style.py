@@ -39,6 +39,10 @@ SEQUENTIAL = (
     (0.75, "#2a7ab9"),
     (1.0, "#083573"),
 )
+# What tells series apart beside their colours, on paper and for those who see few colours.
+SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "star", "hexagon")
+PATTERNS = ("", "/", ".", "\\", "x", "-", "+")
+DASHES = ("solid", "dash", "dot")
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 NO_BUTTONS = [  # the first uploads; the others do what dragging and a double click do
     "sendChartToCloud", "lasso2d", "select2d", "autoScale2d", "zoom2d", "zoomIn2d", "zoomOut2d",
@@ -289,46 +293,6 @@ def finish(
         meta=dict(title=title, subtitle=subtitle, heading=heading, narrowest=narrowest),
     )  # fmt: skip
     return fig
-
-
-def same_scale(figs: Sequence[go.Figure]) -> None:
-    """Give `figs` one colour scale and the same range on each axis of numbers, in place.
-
-    The colour scale spans those of all figures, and stays centred where it was; scales centred
-    elsewhere are left alone. An axis that has labels or a range already keeps it.
-    """
-    scales = [fig.layout.coloraxis for fig in figs if fig.layout.coloraxis.cmin is not None]
-    middles = {
-        round((scale.cmin + scale.cmax) / 2, 9) if scale.colorscale[0][1] == DIVERGING[0][1] else 0
-        for scale in scales
-    }
-    if len(middles) == 1:
-        low, high = min(s.cmin for s in scales), max(s.cmax for s in scales)
-        for scale in scales:
-            scale.update(cmin=low, cmax=high)
-    for axis in ("x", "y"):
-        free = [fig for fig in figs if _is_free(fig.layout[f"{axis}axis"])]
-        ends = [end for fig in free for trace in fig.data for end in _extent(trace, axis)]
-        if ends:
-            pad = 0.05 * (max(ends) - min(ends)) or 1.0
-            edges = [min(ends) - pad * (min(ends) != 0), max(ends) + pad * (max(ends) != 0)]
-            for fig in free:
-                fig.layout[f"{axis}axis"].range = edges
-
-
-def _is_free(axis: Any) -> bool:
-    """Whether an axis holds numbers and no range has been set."""
-    return axis.range is None and axis.tickvals is None and axis.visible is not False
-
-
-def _extent(trace: Any, axis: str) -> list[float]:
-    """The ends of what `trace` covers along `axis`; a bar begins at zero."""
-    values = np.asarray(trace[axis] if trace[axis] is not None else (), dtype=float)
-    if values.size == 0:
-        return []
-    along = trace.type == "bar" and (trace.orientation == "h") == (axis == "x")
-    start = [0.0] if along else []
-    return [*start, float(values.min()), float(values.max())]
 
 
 def _wrap_axis_titles(fig: go.Figure, across: int, up: int) -> int:

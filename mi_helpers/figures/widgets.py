@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 
 from mi_helpers.figures.html import Html
 from mi_helpers.figures.rendering import titled_outputs
-from mi_helpers.figures.style import same_scale
+from mi_helpers.figures.scales import same_scale
 
 MOST_AHEAD = 100  # views that may be computed before the first is shown
 
@@ -177,7 +177,7 @@ def _as_outputs(view: Any) -> tuple[dict[str, Any], ...]:
     from IPython.core.interactiveshell import InteractiveShell
 
     if isinstance(view, go.Figure) and pio.renderers.default == "mi_lab":
-        shown = [(data, {}) for data in titled_outputs(json.loads(view.to_json()))]
+        shown: list[Any] = [(data, {}) for data in titled_outputs(json.loads(view.to_json()))]
     elif hasattr(view, "_repr_mimebundle_"):  # plotly's, which the formatter would show at once
         bundle = view._repr_mimebundle_()
         shown = [bundle if isinstance(bundle, tuple) else (bundle, {})]
@@ -205,11 +205,8 @@ def _control(name: str, options: Any, first: Any) -> Any:
     import ipywidgets as w
 
     said = name.replace("_", " ")
-    look = dict(
-        description=said,
-        style={"description_width": "initial"},
-        layout=w.Layout(max_width="98%"),  # a telephone is narrower than ipywidgets' 300 pixels
-    )
+    fit = w.Layout(max_width="98%")  # a telephone is narrower than ipywidgets' 300 pixels
+    look = dict(description=said, style={"description_width": "initial"}, layout=fit)
     if isinstance(options, w.Widget):
         if first is not None:
             options.value = first
@@ -220,11 +217,7 @@ def _control(name: str, options: Any, first: Any) -> Any:
         return w.Text(
             value=options if first is None else first,
             continuous_update=False,
-            **look
-            | {
-                "description": f"{said} (then press Enter)",
-                "layout": w.Layout(width="90%"),
-            },
+            **look | dict(description=f"{said} (then press Enter)", layout=w.Layout(width="90%")),
         )
     pairs = (
         list(options.items()) if isinstance(options, Mapping) else [(str(v), v) for v in options]

@@ -708,7 +708,7 @@ job = {head: name for name, members in mi.toys.PLANTED.items() for head in membe
 mi.figures.graph(
     sorted({(writer, reader.split(".")[0], 1.0) for writer, reader in truth}),
     notes={str(head): name for head, name in job.items()},
-    title="The truth: the wires over which names travel",
+    title="The truth: the wires over which names travel", unit="wire",
 )  # fmt: skip
 
 # %% [markdown]

@@ -494,7 +494,7 @@ def seen_by_four(neuron):
         seen = seen[0, :, place] / acts[name][:, number].max()
         lines[f"{name}, layer {layer}, neuron {place}"] = seen
     words = [mi.heads.token_names(pocket, shown)] * len(lines)
-    said = dict(rows=list(lines), title="One neuron in four models")
+    said = dict(rows=list(lines), title="One neuron in four models", unit="of its largest")
     return mi.figures.tokens_coloured(words, list(lines.values()), **said)
 
 

@@ -167,10 +167,8 @@ losses = {key: token_losses(some) for key, some in models.items()}
 mean = {key: float(some.mean()) for key, some in losses.items()}
 cost = {name: [mean[name, s] - mean["gelu", s] for s in seeds] for name in ("solu", "solu_ln")}
 apart = torch.tensor([mean["gelu", s] for s in seeds]).std()
-mi.figures.table(
-    [{"seed": s, **{names[name]: mean[name, s] for name in ("gelu", *cost)}} for s in seeds],
-    title="Loss on text, in nats a token",
-)  # fmt: skip
+rows = [{"seed": s, **{names[name]: mean[name, s] for name in ("gelu", *cost)}} for s in seeds]
+mi.figures.table(rows, title="Loss on text, in nats a token")
 
 # %% short=true
 claim("solu.cost", sum(cost["solu"]) / 3, control=apart)
