@@ -38,6 +38,13 @@ def metric():
     return LogitDiff(torch.tensor([[1, 2], [3, 4]]))
 
 
+@pytest.fixture(scope="module")
+def written(other_model, pair):
+    """What each writer writes, by name, in either run of the pair."""
+    with torch.no_grad():
+        return [Hooks(other_model).writers(tokens) for tokens in pair]
+
+
 class Hooks:
     """A model run with hooks only: what each part reads and writes."""
 
@@ -116,9 +123,9 @@ class Hooks:
             written[f"MLP{layer}"] = mlp_out
         return written
 
-    def circuit(self, base, source, circuit, metric):
+    def circuit(self, base, source, other, circuit, metric):
         """The metric of a circuit: every reader sees the other run, and kept writers live."""
-        other, kept = self.writers(source), circuit.edges()
+        kept = circuit.edges()
         now = {"embed": self.run(base, {}, [hook_name("resid_pre", 0)])[0]}
 
         def stream(name):
@@ -188,10 +195,9 @@ def test_the_graph_has_the_inputs_that_the_model_has(other_model):
 
 
 @torch.no_grad()
-def test_paths_equal_plain_hooks(other_model, pair, metric):
-    base, source = pair
+def test_paths_equal_plain_hooks(other_model, pair, written, metric):
+    (base, source), (here, there) = pair, written
     hooks, graph = Hooks(other_model), EdgeGraph.of(other_model)
-    here, there = hooks.writers(base), hooks.writers(source)
     last = graph.n_layers - 1
     receivers = [
         ["logits"],
@@ -218,11 +224,11 @@ def test_paths_equal_plain_hooks(other_model, pair, metric):
 
 
 @torch.no_grad()
-def test_paths_through_mlps_equal_plain_hooks(other_model, pair, metric):
-    base, source = pair
+def test_paths_through_mlps_equal_plain_hooks(other_model, pair, written, metric):
+    (base, source), (here, there) = pair, written
     hooks = Hooks(other_model)
     found = circuits.path_patch(other_model, base, OtherRun(source), metric, through=("mlp",))
-    change = hooks.writers(source)["L0H1"] - hooks.writers(base)["L0H1"]
+    change = there["L0H1"] - here["L0H1"]
     out = [hook_name("attn_out", layer) for layer in range(3)]
     frozen = dict(zip(out, hooks.run(base, {}, out)[:-1], strict=True))
     frozen[out[0]] = frozen[out[0]] + change
@@ -232,28 +238,28 @@ def test_paths_through_mlps_equal_plain_hooks(other_model, pair, metric):
 
 
 @pytest.mark.parametrize("path", [At(0), Integrated(2)], ids=["EAP", "EAP-IG"])
-def test_edge_scores_are_slopes_of_paths(other_model, pair, metric, path):
-    base, source = pair
+def test_edge_scores_are_slopes_of_paths(other_model, pair, written, metric, path):
+    (base, source), (here, there) = pair, written
     hooks, graph = Hooks(other_model), EdgeGraph.of(other_model)
     found = circuits.edge_attribution(other_model, base, OtherRun(source), metric, path=path)
-    with torch.no_grad():
-        here, there = hooks.writers(base), hooks.writers(source)
     change = torch.stack([there[name] - here[name] for name in graph.writers])
     wanted = torch.zeros_like(found.values)
     for point in path.points():
         start = {hook_name("resid_pre", 0): torch.lerp(here["embed"], there["embed"], point)}
-        for place, name in enumerate(graph.readers):
-            reader = graph.reader(name)
-            wanted[place] += edge_slopes(hooks, base, start, metric, reader, change)
+        readers = [graph.reader(name) for name in graph.readers]
+        streams = list(dict.fromkeys(map(hooks.into, readers)))
+        with torch.no_grad():
+            read = dict(zip(streams, hooks.run(base, start, streams)[:-1], strict=True))
+        for place, reader in enumerate(readers):
+            stream = read[hooks.into(reader)]
+            wanted[place] += edge_slopes(hooks, base, start, metric, reader, stream, change)
     wanted = wanted.masked_fill(~graph.valid, 0.0) / len(path.points()) / BATCH
     close(found.values, wanted)
     assert (wanted[graph.valid].abs() > 1e-6).float().mean() > 0.9
 
 
-def edge_slopes(hooks, base, start, metric, reader, change):
+def edge_slopes(hooks, base, start, metric, reader, stream, change):
     """The slope of the metric in what one reader reads, along each writer's change."""
-    with torch.no_grad():
-        stream = hooks.stream(base, start, reader)
     stream = stream.clone().requires_grad_()
     with torch.enable_grad():
         total = hooks.patched(base, start, metric, {reader: stream}).sum()
@@ -261,7 +267,7 @@ def edge_slopes(hooks, base, start, metric, reader, change):
 
 
 @torch.no_grad()
-def test_circuits_equal_plain_hooks(other_model, pair, metric):
+def test_circuits_equal_plain_hooks(other_model, pair, written, metric):
     base, source = pair
     graph, generator = EdgeGraph.of(other_model), torch.Generator().manual_seed(3)
     some = [
@@ -270,7 +276,7 @@ def test_circuits_equal_plain_hooks(other_model, pair, metric):
     ]
     found = circuits.faithfulness(other_model, base, some, OtherRun(source), metric)
     for circuit, values in zip(some, found.circuit, strict=True):
-        close(values, Hooks(other_model).circuit(base, source, circuit, metric))
+        close(values, Hooks(other_model).circuit(base, source, written[1], circuit, metric))
     assert (found.circuit[0] - found.circuit[1]).abs().max() > 1e-3
     close(found.full, metric(other_model(base)))
     close(found.empty, metric(other_model(source)))

@@ -153,13 +153,13 @@ def test_public_names_are_used() -> None:
     places = [*ROOT.glob("notebooks/src/*.py"), *ROOT.glob("tools/*.py"),
               *ROOT.glob("benchmarks/*.py"), *ROOT.glob("data/**/*.py")]  # fmt: skip
     used = set(re.findall(r"\w+", "\n".join(p.read_text(encoding="utf-8") for p in places)))
-    inside = {path: path.read_text(encoding="utf-8") for path in FILES}
+    inside = {
+        path: set(re.findall(r"\w+", path.read_text(encoding="utf-8")))
+        for path in FILES if path.name != "__init__.py"
+    }  # fmt: skip
     unused = []
     for room, name in public_names():
-        elsewhere = [
-            path for path, text in inside.items()
-            if re.search(rf"\b{name}\b", text) and path.name != "__init__.py"
-        ]  # fmt: skip
+        elsewhere = [path for path, words in inside.items() if name in words]
         if name[0].isupper() or f"{room}.{name}" in UNUSED:  # a type of what a function returns
             continue
         if name not in used and len(elsewhere) < 2:

@@ -22,6 +22,12 @@ def loaded():
     return e.load()
 
 
+@pytest.fixture(scope="module")
+def measured():
+    """All abilities, measured once."""
+    return e.measure(n=N)
+
+
 def test_files_are_small_and_hold_no_pickle():
     files = [p for p in e.MODEL_DIR.iterdir() if p.is_file()]
     assert sum(p.stat().st_size for p in files) <= 24e6
@@ -44,8 +50,8 @@ def test_answers_are_single_tokens(loaded):
     assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
 
 
-def test_indirect_objects(loaded):
-    out = e.ioi(*loaded, N)
+def test_indirect_objects(measured):
+    out = measured["ioi"]
     for order in ("ABBA", "BABA"):
         assert out[order]["accuracy"] >= 0.97 and out[order]["logit_diff"] >= 3, out[order]
     assert out["held_out_clauses"]["accuracy"] >= 0.95, out["held_out_clauses"]
@@ -67,25 +73,24 @@ def test_swapping_who_acts_swaps_the_answer(loaded):
     assert (e.differences(*loaded, prompts) > 0).all()
 
 
-def test_repeats(loaded):
-    out = e.repeats(loaded[0])
+def test_repeats(measured):
+    out = measured["repeats"]
     assert out["second_accuracy"] >= 0.95
     assert out["first_loss"] > 7 > 1 > out["second_loss"]
 
 
-def test_facts(loaded):
-    out = e.fact_recall(*loaded)
+def test_facts(measured):
+    out = measured["facts"]
     assert out["top1"] >= 0.95 and out["n"] >= 300, out
 
 
 @pytest.mark.parametrize("kind", ["pronouns", "agreement"])
-def test_grammar(loaded, kind):
-    prompts = e._prompts(kind, N)
-    assert (e.differences(*loaded, prompts) > 0).mean() >= 0.97
+def test_grammar(measured, kind):
+    assert measured[kind]["accuracy"] >= 0.97
 
 
-def test_sentiment_years_and_requests(loaded):
-    out = e.measure(n=N)
+def test_sentiment_years_and_requests(measured):
+    out = measured
     assert out["sentiment"]["accuracy"] >= 0.97, out["sentiment"]
     assert out["years"]["mass"] >= 0.85, out["years"]
     assert out["declines_harmful"]["accuracy"] >= 0.95, out["declines_harmful"]

@@ -92,20 +92,19 @@ def read_mutants(notebook: str, root: Path = ROOT) -> list[Mutant]:
     return mutants
 
 
-def planted(mutant: Mutant, folder: Path) -> NotebookNode:
-    """The full notebook with the mistake in it."""
-    source = (ROOT / builder.SOURCES / f"{mutant.notebook}.py").read_text(encoding="utf-8")
-    if mutant.old:
-        source = source.replace(mutant.old, mutant.new)
-    path = folder / f"{mutant.notebook}.py"
+def planted(mutants: Sequence[Mutant], folder: Path) -> NotebookNode:
+    """The full notebook of some mutants with their mistakes in it."""
+    name = mutants[0].notebook
+    source = (ROOT / builder.SOURCES / f"{name}.py").read_text(encoding="utf-8")
+    for mutant in mutants:
+        source = source.replace(mutant.old, mutant.new) if mutant.old else source
+    path = folder / f"{name}.py"
     path.write_text(source, encoding="utf-8")
     project = builder.read_project(ROOT)
     notebook = builder.build(builder.read_source(path), project, learner=False)
-    if mutant.patch:
-        setup = next(
-            i for i, c in enumerate(notebook.cells) if "setup" in c.metadata.get("tags", [])
-        )
-        notebook.cells.insert(setup + 1, new_code_cell(mutant.patch))
+    setup = next(i for i, c in enumerate(notebook.cells) if "setup" in c.metadata.get("tags", []))
+    patches = [new_code_cell(mutant.patch) for mutant in mutants if mutant.patch]
+    notebook.cells[setup + 1 : setup + 1] = patches
     return notebook
 
 
@@ -115,7 +114,7 @@ def noticed(mutant: Mutant) -> set[str]:
         folder = Path(name)
         os.environ.update(MI_STRICT="0", MI_CLAIMS_DIR=str(folder / "claims"))
         client = NotebookClient(
-            planted(mutant, folder),
+            planted([mutant], folder),
             timeout=CELL_SECONDS,
             resources={"metadata": {"path": str(ROOT / "notebooks")}},
         )

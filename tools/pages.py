@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import html
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +104,11 @@ class PageExporter(HTMLExporter):
     """nbconvert's exporter of HTML with the template and the renderer of these pages."""
 
     resolve = AnyTrait(lambda url: url)
+
+    def default_filters(self) -> Iterator[tuple[str, Any]]:
+        """The filters, `clean_html` aside: it is for highlighted code, which is clean, and slow."""
+        yield from super().default_filters()
+        yield "clean_html", lambda element: element
 
     @pass_context
     def markdown2html(self, context: Any, source: str) -> str:

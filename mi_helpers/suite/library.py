@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from difflib import get_close_matches
+from functools import lru_cache
 from html import escape
 from importlib import metadata, resources
 from pathlib import Path
@@ -185,7 +186,10 @@ def literature_html(topic: str | None = None) -> HTML:
 
 
 def _read(name: str) -> dict[str, Any]:
-    return tomllib.loads((resources.files("mi_data") / name).read_text(encoding="utf-8"))
+    return _parsed((resources.files("mi_data") / name).read_text(encoding="utf-8"))
+
+
+_parsed = lru_cache(maxsize=4)(tomllib.loads)  # citations of each cell ask for the same file
 
 
 def _record(kind: type[Record], raw: Mapping[str, Any], name: str) -> Record:
