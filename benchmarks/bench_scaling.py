@@ -20,7 +20,7 @@ from typing import Any
 
 import joblib
 import torch
-from bench_patching import two_runs
+from bench_patching import load, two_runs
 from joblib.externals.loky.backend.reduction import dumps
 from record import record
 
@@ -191,8 +191,8 @@ def main() -> None:
     record(
         "projections",
         projected(cost, start, slower, layers),
-        f"Computed from the tables above for machines of {CORES} such cores; a worker starts in "
-        f"{start:.0f} s, its processor time.",
+        f"Computed from the tables above for machines of {CORES} such cores; a worker with pocket starts "
+        f"in {start:.0f} s, its processor time.",
         PAGE,
     )
 
