@@ -191,8 +191,8 @@ def main() -> None:
     record(
         "projections",
         projected(cost, start, slower, layers),
-        f"Computed from the tables above for machines of {CORES} such cores; a worker with pocket starts "
-        f"in {start:.0f} s, its processor time.",
+        f"Computed from the tables above for machines of {CORES} such cores; a worker with pocket "
+        f"starts in {start:.0f} s, its processor time.",
         PAGE,
     )
 
