@@ -20,7 +20,7 @@ from typing import Any
 
 import joblib
 import torch
-from bench_patching import two_runs
+from bench_patching import load, two_runs
 from joblib.externals.loky.backend.reduction import dumps
 from record import record
 
@@ -101,7 +101,7 @@ def projected(cost: dict[str, float], start: float, slower: float, layers: int) 
 
     Args:
         cost: Of `costs`.
-        start: Seconds until a worker has loaded its model.
+        start: Processor seconds until a worker has loaded its model.
         slower: By what a task takes longer where both cores of a machine work.
         layers: Of the model.
     """
@@ -124,20 +124,24 @@ def projected(cost: dict[str, float], start: float, slower: float, layers: int) 
     ]
 
 
+def spent(_: Any, __: int) -> float:
+    """Processor seconds of this process so far: of a new worker, those of starting and loading."""
+    return time.process_time()
+
+
 def two_workers() -> tuple[dict[str, Any], float, float]:
-    """The row of one and two workers on pocket; seconds of starting; by what a task is slower."""
+    """The row of one and two workers on pocket; processor seconds of starting; a task's slowing."""
     model = mi.load_model("pocket")
     sweep(model, 0)
 
-    def timed(jobs: int, tasks: range) -> tuple[float, list[tuple[Any, float, float]]]:
+    def timed(run: Callable[..., Any], jobs: int, tasks: range) -> tuple[float, list[Any]]:
         start = time.perf_counter()
-        results = spread(sweep, tasks, model=model, jobs=jobs)
+        results = spread(run, tasks, model=model, jobs=jobs)
         return time.perf_counter() - start, results
 
-    alone, here = timed(1, TASKS)
-    one = alone / len(TASKS)
-    begin, _ = timed(2, range(2))  # starts both workers
-    two, there = timed(2, TASKS)
+    alone, here = timed(sweep, 1, TASKS)
+    begin, starting = timed(spent, 2, range(2))  # starts both workers
+    two, there = timed(sweep, 2, TASKS)
     assert all((a[0] == b[0]).all() for a, b in zip(here, there, strict=True)), "not bit for bit"
     each = [sum(cpu for _, cpu, _ in results) / len(TASKS) for results in (here, there)]
     row = {
@@ -147,18 +151,23 @@ def two_workers() -> tuple[dict[str, Any], float, float]:
         "speed-up": f"{alone / two:.2f}",
         "processor s a task, one worker": f"{each[0]:.2f}",
         "two": f"{each[1]:.2f}",
-        "starting two workers, s": f"{max(begin - one, 0):.0f}",
+        "starting two workers, s": f"{begin:.0f}",
         "bytes sent and returned a task": f"{len(dumps((sweep, 0))):,} and {len(dumps(here[0])):,}",
         "memory of a worker, GiB": f"{max(peak for *_, peak in there):.2f}",
     }
-    return row, begin - one, max(each[1] / each[0], 1.0)
+    return row, max(starting), max(each[1] / each[0], 1.0)
+
+
+def busy() -> str:
+    """How much else ran, as far as the system tells."""
+    load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
+    return f"load {load} when measured"
 
 
 def main() -> None:
     """Measure and record."""
     row, start, slower = two_workers()
-    busy = f"load {os.getloadavg()[0]:.1f} when measured" if hasattr(os, "getloadavg") else ""
-    note = f"joblib {joblib.__version__}, one thread a worker; {busy}; results equal to the bit."
+    note = f"joblib {joblib.__version__}, one thread a worker; {busy()}; results equal to the bit."
     record("workers", [row], note, PAGE)
     with tempfile.TemporaryDirectory() as folder:
         model = load("gpt2-shaped", Path(folder))
@@ -176,13 +185,14 @@ def main() -> None:
                 "memory of the worker, GiB": f"{cost['peak']:.1f}",
             }
         ],
-        "GPT-2 small's shape, processor seconds of one thread.",
+        f"GPT-2 small's shape, processor seconds of one thread; {busy()}.",
         PAGE,
     )
     record(
         "projections",
         projected(cost, start, slower, layers),
-        f"Computed from the two tables above for machines of {CORES} such cores.",
+        f"Computed from the tables above for machines of {CORES} such cores; a worker with pocket "
+        f"starts in {start:.0f} s, its processor time.",
         PAGE,
     )
 

@@ -209,3 +209,32 @@ def test_several_models_get_a_gallery_each(tmp_path: Path, monkeypatch, capsys) 
         assert not list((tmp_path / name / "claims").iterdir())
     assert capsys.readouterr().out.count("1 notebooks, 0 with an error") == 2
     assert gallery.galleries(["gpt2"]) == [tmp_path / "gallery"]
+
+
+def test_a_cluster_that_is_not_there_is_told_before_anything_is_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(gallery, "build", lambda *_: pytest.fail("it began to run"))
+    there, gone = tmp_path / "there.json", tmp_path / "gone.json"
+    there.write_text("{}")
+    monkeypatch.setattr(gallery, "find_spec", lambda _: None)
+    for file, remedy in ((gone, "dask scheduler --scheduler-file"), (there, "install distributed")):
+        monkeypatch.setattr("sys.argv", ["gallery.py", "--scheduler", str(file)])
+        with pytest.raises(SystemExit):
+            gallery.main()
+        assert remedy in capsys.readouterr().err
+
+
+def test_a_cluster_that_does_not_answer_leaves_the_last_gallery(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gallery, "GALLERY", tmp_path / "gallery")
+    (tmp_path / "gallery" / "claims").mkdir(parents=True)
+
+    def workers(*_: object):
+        raise TimeoutError("no answer")
+
+    monkeypatch.setattr(gallery, "workers", workers)
+    with pytest.raises(TimeoutError):
+        gallery.build([tmp_path / "01_one.ipynb"], ["pocket"], 1, tmp_path / "file.json")
+    assert (tmp_path / "gallery" / "claims").is_dir()

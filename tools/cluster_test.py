@@ -78,7 +78,7 @@ def dask_cluster(marks: Path) -> Iterator[dict[str, Any]]:
 
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     file = marks.parent / "scheduler.json"
-    # Without a dashboard there is still a page of the process's health, by default at all addresses.
+    # Without a dashboard a page of the process's health is left, by default at all addresses.
     page = ("--no-dashboard", "--dashboard-address", "127.0.0.1:0")
     command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1"]
     started = [

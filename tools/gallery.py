@@ -35,6 +35,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from html import escape
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -249,15 +250,15 @@ def build(
     from mi_helpers.spread import spread
 
     folders = galleries(models)
-    for folder in folders:
-        shutil.rmtree(folder, ignore_errors=True)
-        (folder / "claims").mkdir(parents=True)
     tasks = [
         (path, notebooks, model, folder)
         for model, folder in zip(models, folders, strict=True)
         for path in notebooks
     ]
-    with workers(jobs, scheduler):
+    with workers(jobs, scheduler):  # first: a cluster that is not there leaves the last gallery
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
+            (folder / "claims").mkdir(parents=True)
         reports = spread(lambda task: execute_apart(*task), tasks)
     n, failed = len(notebooks), False
     for i, (model, folder) in enumerate(zip(models, folders, strict=True)):
@@ -308,6 +309,10 @@ def main() -> int:
     notebooks = options.notebooks or sorted((ROOT / "notebooks").glob("*.ipynb"))
     if missing := [str(path) for path in notebooks if not path.is_file()]:
         parser.error(f"no such notebook: {', '.join(missing)}")
+    if options.scheduler and not options.scheduler.is_file():
+        parser.error(f"no file {options.scheduler}: `dask scheduler --scheduler-file` writes it")
+    if options.scheduler and find_spec("distributed") is None:
+        parser.error("a Dask cluster needs one package more: python -m uv pip install distributed")
     models = []
     for name in options.model.split(","):
         folder = Path(name).expanduser()  # notebooks run in a folder of their own
