@@ -67,6 +67,7 @@ check.transcode(transcode)
 # %% short=true
 import contextlib
 import tempfile
+from collections import Counter
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -143,8 +144,8 @@ claim("graph.transcoder", left["transcoder"] / left["linear map"],
 # ## 2. What the weights say
 #
 # What a feature writes stays in the stream, and a later feature reads the stream. So
-# $W_{dec}[u] \cdot W_{enc}[:, v]$ says how much $u$ gives $v$ *whatever the text*: an
-# **input-invariant** connection.
+# $W_{dec}[u] \cdot W_{enc}[:, v]$ says how much $u$ gives $v$ *whatever the text*, but for the
+# scale of the LayerNorm: an **input-invariant** connection.
 
 # %% [markdown] tags=["task"] minutes=5 difficulty=1
 # ### Exercise 2: the strongest inputs
@@ -217,19 +218,21 @@ def place_among(early, late):
 
 # %%
 good = [row for row in found if row["f1"] > 0.6]
-pairs = [(one, two) for one in good for two in good if one["layer"] < two["layer"]]
-places = {
-    alike: torch.stack([
-        place_among(one, two) for one, two in pairs if (one["label"] == two["label"]) == alike
-    ]).mean()
-    for alike in (True, False)
-}  # fmt: skip
-claim("graph.weights", places[True], control=places[False])
+ranks = {}  # by label; "" for pairs that tell different labels
+for one, two in ((one, two) for one in good for two in good if one["layer"] < two["layer"]):
+    same = one["label"] == two["label"]
+    ranks.setdefault(one["label"] if same else "", []).append(place_among(one, two))
+apart = torch.stack(ranks.pop("")).mean()
+alike = torch.stack([torch.stack(some).mean() for some in ranks.values()])
+print(len(alike), "labels in two layers or more")
+claim("graph.weights", alike.mean(), control=apart)
 
 # %% [markdown]
-# So a label is handed on from layer to layer, and the weights alone show it, for any text. But
-# the stream is also moved between tokens by attention, and how much arrives is a matter of the
-# text. For that we hold one run still.
+# So features that tell the same label are wired to each other, far more than chance. The weights
+# say that the late one *reads* what the early one *writes*. They do not say that this is how the
+# label gets there: the words may have written the same direction before, the stream is also moved
+# between tokens by attention, and how much arrives is a matter of the text. For that we hold one
+# run still.
 
 # %% [markdown] short=true
 # ## 3. A run held still
@@ -422,14 +425,14 @@ check.fewest_nodes(fewest_nodes)
 # %% [markdown] short=true
 # What do features mean? A **supernode** is a group of nodes that seem to mean the same. Here it is
 # those of features that tell the same label best, each in its layer and with an F1 above four
-# tenths. (Labels such as `harmful=True` mark all tokens after the word that decides.)
+# tenths; one that tells two labels best gets no name. (Labels such as `harmful=True` mark all
+# tokens after the word that decides.)
 
 # %% short=true
-tells = {
-    (row["layer"], row["unit"]): row["label"]
-    for row in sorted(found, key=lambda row: row["f1"])
-    if row["f1"] > 0.4
-}
+best_of = [row for row in found if row["f1"] > 0.4]
+units = Counter((row["layer"], row["unit"]) for row in best_of)
+tells = {(row["layer"], row["unit"]): row["label"] for row in best_of}
+tells = {unit: label for unit, label in tells.items() if units[unit] == 1}
 
 
 def supernodes(graph):
@@ -635,8 +638,8 @@ claim("graph.gradient", gradient_r, control=free_r)
 # %% [markdown] short=true
 # With patterns and scales held, the graph predicts well, though the MLPs are the model's own there.
 # In the free model it predicts less well. (We took the features for which the two predictions
-# together are largest; the graph's own first choices would look worse for it.) What differs is all
-# that was held: where heads look, and the scales. **One backward pass predicts the free model
+# together are largest, so that neither chose alone.) What differs is all that was held: where heads
+# look, and the scales. **One backward pass predicts the free model
 # better** than the graph does. It holds neither still; but it tells no paths.
 
 # %% [markdown]
@@ -698,8 +701,9 @@ print(f"true label {preference(True):.2f}, other label {preference(False):.2f}")
 # more than six tenths falls after harmless requests. **Inhibit** them: set them to zero.
 # **Inject** them: set them, in a request that is declined, to what they were in the other, at the
 # same distance from the end. We do so apart for those below the last layer and in it (where a
-# feature's effect is what it writes, no more). Beside them: as many other features of the last
-# layer at the same places, with the nearest activations.
+# feature's effect is what it writes, no more). Beside them: for each of the last layer another at
+# the same place, where there is one, silent in the declined request and with the nearest
+# activation.
 
 
 # %%
@@ -713,19 +717,17 @@ def answers(prompt, values=None):
 
 
 # %%
-def matched(graph, chosen):
-    """Other features of the same layers and places, with the nearest activations."""
-    free = {n for n in graph.nodes if n.kind == "feature"} - set(chosen)
-    near = [[n for n in free if n[1:3] == node[1:3]] for node in chosen]
-    return {
-        min(some, key=lambda n: abs(n.value - node.value))
-        for node, some in zip(chosen, near, strict=True)
-        if some
-    }
+def matched(graph, chosen, busy):
+    """Other features at the same layers and places, not busy, with the nearest activations."""
+    free, out = {n for n in graph.nodes if n.kind == "feature"} - set(chosen), []
+    for node in chosen:
+        near = [n for n in free - set(out) if n[1:3] == node[1:3] and n[1:4] not in busy]
+        out += sorted(near, key=lambda n: abs(n.value - node.value))[:1]
+    return out
 
 
 # %%
-def groups_of(graph):
+def groups_of(graph, busy=frozenset()):
     """Features that go with harmless requests, by layer; and others like those of the last."""
     chosen = [n for n in graph.nodes if n.kind == "feature"
               and share_on["harmful=False"][n.layer][n.unit] > 0.6]  # fmt: skip
@@ -733,7 +735,7 @@ def groups_of(graph):
         [n for n in chosen if (n.layer < n_layers - 1) == below] for below in (True, False)
     )
     assert low and high, "an empty group proves nothing"
-    return {"below": low, "last layer": high, "others": matched(graph, high)}
+    return {"below": low, "last layer": high, "others": matched(graph, high, busy)}
 
 
 # %%
@@ -744,7 +746,8 @@ def both_ways(i):
     one = graph_of(good)
     by = pocket.to_tokens(bad.text).shape[1] - len(one.tokens)
     row = {"answered": answers(good), "declined": answers(bad)}
-    for name, nodes in groups_of(one).items():
+    busy = {(n.layer, n.position - by, n.unit) for n in graph_of(bad).nodes}  # active there as well
+    for name, nodes in groups_of(one, busy).items():
         there = [(n, n._replace(position=n.position + by)) for n in nodes if n.position + by > 0]
         row[f"inhibit: {name}"] = answers(good, dict.fromkeys(nodes, 0.0))
         row[f"inject: {name}"] = answers(bad, {moved: n.value for n, moved in there})
@@ -764,18 +767,21 @@ mi.figures.bars(
 # %%
 lost = {name: sum(abs(row["answered"] - row[f"inhibit: {name}"]) for row in rows) / len(rows)
         for name in ("below", "last layer")}  # fmt: skip
-claim("graph.supernode", lost["below"], control=lost["last layer"])
+claim("graph.supernode", lost["below"] / mean["answered"],
+      control=lost["last layer"] / mean["answered"])  # fmt: skip
 back = {name: mean[f"inject: {name}"] - mean["declined"] for name in ("last layer", "others")}
-claim("graph.injected", back["last layer"], control=back["others"])
+claim("graph.injected", back["last layer"] / -mean["declined"],
+      control=back["others"] / -mean["declined"])  # fmt: skip
 example = groups_of(graph_of(generator.prompt("request", 500, harmful=False)))
 print({name: len(nodes) for name, nodes in example.items()})
 print("in the last layer:", *map(str, example["last layer"]))
 
 # %% [markdown]
 # In the last layer stand a few such features, and there only those at the last token can matter
-# (behind the `@` stands the place). Taking them away costs most of the difference; set in a
-# declined request they take back much of the decline. Below, more features with the same label can
-# be removed at little cost. **A label says what a feature goes with, not what it does.**
+# (behind the `@` stands the place): one or two, and what they write is close to the answer itself.
+# A feature for *saying yes* would look the same. Taking them away costs most of the answer's lead;
+# set in a declined request they take back much of the decline's. Below, more features with the same
+# label can be removed at little cost. **A label says what a feature goes with, not what it does.**
 
 # %% [markdown]
 # ## 7. What the graph cannot show
@@ -783,11 +789,11 @@ print("in the last layer:", *map(str, example["last layer"]))
 # Attention patterns are held. So a graph says what heads *moved*, never why they looked there. How
 # much can that hide? Take the word that decides a prompt (the subject of a fact, the noun that the
 # verb belongs to), and write another of the same length. The answer changes. Now run the changed
-# prompt with the attention patterns of the *old* one. What is left of the change needed no other
-# patterns; what is gone came through them, and no graph can show it.
+# prompt with the attention patterns of the *old* one. What is left of the change needed no new
+# patterns; what is gone needed them, alone or together with the new word, and a graph with held
+# patterns cannot explain it. (Scales of norms are left free here.)
 
 # %%
-from collections import Counter
 from itertools import islice
 
 from mi_data.pocket.lexicon import LEXICON
@@ -855,9 +861,10 @@ kept = {kind: (run[0] - run[2]) / (run[0] - run[1]) for kind, run in seen_of.ite
 claim("graph.patterns", kept["agreement"], control=kept["fact"])
 
 # %% [markdown]
-# For a fact, most of the change comes through with the old patterns. For the verb's number, hardly
-# any: **the patterns themselves carry the number**, and that part no such graph can show, whatever
-# its scores.
+# When a fact's subject changes, its old answer is lost with the old patterns too. The verb's number
+# hardly changes: **the patterns themselves carry the number**, and why they differ, a graph with
+# held patterns cannot say, whatever its scores. It has an edge from the noun through a head, and
+# the edge looks as if the noun's content had been moved.
 #
 # Whose pattern? Take prompts with a plural subject, and the same with a singular one. Run the
 # plural one, and give one head at a time its pattern of the singular one.
@@ -865,11 +872,12 @@ claim("graph.patterns", kept["agreement"], control=kept["fact"])
 
 # %%
 def number_pair(prompt):
-    """Tokens with a singular and with a plural subject, its place, the metric; or None."""
+    """Tokens with a singular and a plural subject, its place before the end, the metric."""
     plural, singular = (pocket.to_tokens(text) for text in (prompt.text, changed(prompt, 0)))
     if prompt.labels["number"] != "plural" or plural.shape != singular.shape:
         return None
-    return singular, plural, int((plural != singular)[0].nonzero()[0]), metric_of(prompt)
+    key = int((plural != singular)[0].nonzero()[0])
+    return None if key == plural.shape[1] - 1 else (singular, plural, key, metric_of(prompt))
 
 
 tried = (generator.prompt("agreement", 600 + 1000 * seed + i, split="test") for i in range(200))
@@ -899,61 +907,10 @@ mi.figures.heatmap(
 # %%
 chosen, asked = every[int(gone.argmax())], pairs[4:]
 rest = [place for place in every if place != chosen]
+print("layer, head:", chosen)
 claim("graph.head", left(asked, [chosen]), control=left(asked, rest))
 
-# %% [markdown]
-# One head in the last layer does it, found on four pairs and tested on others. What makes it look
-# elsewhere? Its score for a place is a query times a key. Hold the query and the norm's scale at
-# the key: then the score is linear in the stream there, and each feature adds its share. That is
-# one half of a **QK attribution** [@kamath2025attention]; the other half takes the query apart.
 
-
-# %%
-def added_to_score(tokens, key):
-    """Features active at a key, and what each adds to the head's score there [layer feature]."""
-    layer, head = chosen
-    places = [("resid_pre", layer), ("pattern", layer), *(("mlp_in", i) for i in range(layer))]
-    seen = {place: acts[0] for place, acts in mi.sites.read(pocket, tokens, places).items()}
-    scale = scale_of(seen["resid_pre", layer])
-    stream, W_K = seen["resid_pre", layer] / scale, pocket.W_K[layer, head]
-    query = stream[-1] @ pocket.W_Q[layer, head] + pocket.b_Q[layer, head]
-    query = query / pocket.cfg.d_head**0.5
-    pattern = ((stream @ W_K + pocket.b_K[layer, head]) @ query).softmax(0)
-    assert torch.allclose(pattern, seen["pattern", layer][-1, head], atol=1e-3)
-    reads = W_K @ query / scale[key]
-    active = torch.stack([transcoders[i].encode(seen["mlp_in", i][key]) for i in range(layer)])
-    return active, active * torch.stack([transcoders[i].W_dec @ reads for i in range(layer)])
-
-
-# %%
-def named(pair):
-    """The six features that add most for the plural, and the six others that are most active."""
-    singular, plural, key, _ = pair
-    (_, before), (active, after) = (added_to_score(tokens, key) for tokens in (singular, plural))
-    top = (after - before).flatten().topk(6).indices
-    others = active.flatten().index_fill(0, top, 0.0).topk(6).indices
-    width, values = active.shape[1], active.flatten()
-    return [[sae.Node("feature", i // width, key, i % width, float(values[i])) for i in some]
-            for some in (top.tolist(), others.tolist())]  # fmt: skip
-
-
-groups = [named(pair) for pair in asked]
-
-# %%
-often = Counter((n.layer, n.unit) for top, _ in groups for n in top)
-mi.figures.table(
-    [{"feature": f"L{layer}F{unit}", "share of pairs": count / len(asked),
-      "tells best": tells.get((layer, unit), "none")}
-     for (layer, unit), count in often.most_common(6)],
-    title="What makes the head look at a plural subject",
-)  # fmt: skip
-
-# %% [markdown]
-# Among the first are features that tell a plural subject. Now remove the six of each pair, in the
-# free model, and see how much less the head looks at the subject. The control removes six others.
-
-
-# %%
 def looks(tokens, key, nodes=()):
     """How much the head looks from the end at a key, with features removed."""
     layer, head = chosen
@@ -964,16 +921,75 @@ def looks(tokens, key, nodes=()):
     return seen["pattern", layer][0, -1, head, key]
 
 
+# %% [markdown]
+# One head in the last layer does it, found on four pairs and tested on others. What makes it look
+# elsewhere? Its score for a place is a query times a key. Hold the query and the norm's scale at
+# the key: then the score is linear in the stream there, and each feature adds its share. That is a
+# **QK attribution** [@kamath2025attention] summed over the query: the method in full takes the
+# query apart as well, and has a number for each *pair* of features.
+
+
+# %%
+def scored(tokens, key, query=None):
+    """The query, its scores, the features at a key and what each adds there [layer feature]."""
+    layer, head = chosen
+    places = [("resid_pre", layer), *(("mlp_in", i) for i in range(layer))]
+    seen = {place: acts[0] for place, acts in mi.sites.read(pocket, tokens, places).items()}
+    scale, W_K = scale_of(seen["resid_pre", layer]), pocket.W_K[layer, head]
+    stream = seen["resid_pre", layer] / scale
+    own = stream[-1] @ pocket.W_Q[layer, head] + pocket.b_Q[layer, head]
+    query = own / pocket.cfg.d_head**0.5 if query is None else query
+    scores = (stream @ W_K + pocket.b_K[layer, head]) @ query
+    reads = W_K @ query / scale[key]
+    active = torch.stack([transcoders[i].encode(seen["mlp_in", i][key]) for i in range(layer)])
+    adds = active * torch.stack([transcoders[i].W_dec @ reads for i in range(layer)])
+    return query, scores, active, adds
+
+
+# %%
+def named(pair):
+    """The six features that add most for the plural, the six most active others; and a share."""
+    singular, plural, key, _ = pair
+    query, scores, active, after = scored(plural, key)
+    _, old, _, before = scored(singular, key, query)
+    assert torch.isclose(scores.softmax(0)[key], looks(plural, key), atol=1e-3)
+    top = (after - before).flatten().topk(6).indices
+    others = active.flatten().index_fill(0, top, 0.0).topk(6).indices
+    width, values = active.shape[1], active.flatten()
+    sets = [[sae.Node("feature", i // width, key, i % width, float(values[i])) for i in some]
+            for some in (top.tolist(), others.tolist())]  # fmt: skip
+    return *sets, (after - before).sum() / (scores - old)[key]
+
+
+# %%
+groups = [named(pair) for pair in asked]
+often = Counter((n.layer, n.unit) for top, *_ in groups for n in top)
+share = sum(one[2] for one in groups) / len(groups)
+mi.figures.table(
+    [{"feature": f"L{layer}F{unit}", "share of pairs": count / len(asked),
+      "tells best": tells.get((layer, unit), "none")}
+     for (layer, unit), count in often.most_common(6)],
+    title=f"What adds most to the score; all features, {share:.0%} of the difference",
+)  # fmt: skip
+
+# %% [markdown]
+# Among the first are features that tell a plural subject. (`none`: another feature of the layer
+# tells every label better.) What is not from features is from words, from earlier heads, from skips
+# and errors. Now remove the six of each pair, in the free model, and see how much less the head
+# looks at the subject. The control removes six others.
+
+# %%
 free = sum(looks(plural, key) for _, plural, key, _ in asked)
-cut = [sum(looks(pair[1], pair[2], two[i]) for pair, two in zip(asked, groups, strict=True))
+cut = [sum(looks(pair[1], pair[2], some[i]) for pair, some in zip(asked, groups, strict=True))
        for i in (0, 1)]  # fmt: skip
 at_one = sum(looks(singular, key) for singular, _, key, _ in asked)
 print(f"at a plural subject {free / len(asked):.2f}, at a singular one {at_one / len(asked):.2f}")
 claim("graph.keys", 1 - cut[0] / free, control=1 - cut[1] / free)
 
 # %% [markdown]
-# So one head looks at plural subjects, and features for plural subjects make it look. That it looks
-# there *is* the message. A graph with held patterns has the head, and cannot have this.
+# So one head looks at plural subjects, and six features at the subject account for about half of
+# that. That it looks there *is* the message. A graph with held patterns has the head, and cannot
+# have this.
 #
 # Nor does a graph show what was *not* active, though a prediction may need a feature to be silent;
 # nor what is inside an error.
@@ -990,7 +1006,7 @@ claim("graph.keys", 1 - cut[0] / free, control=1 - cut[1] / free)
 #   model it predicts less well, and activation times gradient predicts better.
 # - Features with a label need not do what the label says: many can be removed at little cost.
 # - What the graph holds still can be what decides: the number of a verb comes through the pattern
-#   of one head. A QK attribution names features that make it look.
+#   of one head. A QK attribution names features that make it look, in part.
 #
 # One model, one set of small transcoders, short prompts: on `pocket`. Whether longer graphs of
 # larger models do better cannot be said from here; the test is the same.
