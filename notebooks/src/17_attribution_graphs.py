@@ -973,10 +973,10 @@ mi.figures.table(
 )  # fmt: skip
 
 # %% [markdown]
-# Among the first are features that tell a plural subject. (`none`: another feature of the layer
-# tells every label better.) What is not from features is from words, from earlier heads, from skips
-# and errors. Now remove the six of each pair, in the free model, and see how much less the head
-# looks at the subject. The control removes six others.
+# Among the first are features that tell a plural subject. (`none`: the feature is the best for no
+# label, or for two.) What is not from features is from words, from earlier heads, from skips and
+# errors. Now remove the six of each pair, in the free model, and see how much less the head looks
+# at the subject. The control removes six others.
 
 # %%
 free = sum(looks(plural, key) for _, plural, key, _ in asked)
