@@ -900,8 +900,8 @@ def left(pairs, heads):
 
 gone = torch.stack([1 - left(pairs[:4], [place]) for place in every]).view(n_layers, -1)
 mi.figures.heatmap(
-    gone, title="One head's pattern carries the number of the verb", xlabel="head", ylabel="layer",
-    colorbar="share of the effect<br>taken by its old pattern",
+    gone, title="What the old pattern of one head takes away", xlabel="head", ylabel="layer",
+    colorbar="share of the effect",
 )  # fmt: skip
 
 # %%
