@@ -23,6 +23,7 @@ REQUIREMENTS = {
     "nnsight": ("nnsight==0.8.1", "transformers==5.23.0"),
     "sae-lens": ("sae-lens==6.54.12", "transformer-lens==3.9.0", "transformers==5.23.0"),
     "eai-sparsify": ("eai-sparsify==1.3.3", "transformers==5.23.0"),
+    "circuit-tracer": ("circuit-tracer==0.5.0",),
 }
 
 

@@ -231,7 +231,9 @@ def attribution_graph(
 
     The prediction is that of the last position. The first token and special tokens have no
     features, for no transcoder here is trained on them: what the MLPs write there is a constant at
-    the first token, which sees itself alone, and an error node at others.
+    the first token, which sees itself alone, and an error node at others. (circuit-tracer, on the
+    same transcoders, has the same nodes and effects but for those of the first token, which there
+    pass through the skips.)
 
     Args:
         model: A model whose blocks are GPT-2's, or of a kind that differs in nothing but norms,
