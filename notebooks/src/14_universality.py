@@ -60,7 +60,8 @@ mi.figures.heatmap(
 # units are the same up to order (**neurons, SAE units**). Their states are the same up to a turn
 # (**streams**). A measure for the last that ignores any turn is **CKA**, centred kernel alignment
 # [@kornblith2019cka]: take all pairs of inputs, and ask whether those that are alike in one network
-# are alike in the other. For streams $X$ and $Y$ (rows are tokens, columns centred):
+# are alike in the other. For streams $X$ and $Y$ (rows are tokens, columns centred; the norm of a
+# matrix is the root of the sum of its squared entries):
 #
 # $$\mathrm{CKA} = \frac{\lVert Y^\top X\rVert^2}{\lVert X^\top X\rVert\,\lVert Y^\top Y\rVert}$$
 
@@ -152,7 +153,7 @@ for one, two in pairs:
          "then the same": (a[wrong] == b[wrong]).float().mean().item()}
     )  # fmt: skip
 claim("recur.mistakes", min(row["then the same"] for row in table), control=max(by_chance))
-mi.figures.table(table, title="Siblings make the same mistakes")
+mi.figures.table(table, title="Where both are wrong, siblings often say the same")
 
 # %% [markdown]
 # Much of this is the text's doing: where a continuation is a matter of taste, the likeliest word is
@@ -475,7 +476,8 @@ mi.figures.bars(
 # Most neurons of `pocket` lack a partner in at least one sibling. Of those that have one in every
 # sibling, more lie in the last layers, close to the words that all models must say; but there the
 # control rises, too: much of what the last layers hold can be found in almost any direction.
-# Gurnee et al., in GPT-2 models of five seeds, call 1 to 5% of neurons universal, by another
+# Gurnee et al., in GPT-2 and Pythia models of five seeds each, call 1 to 5% of neurons
+# universal, by another
 # criterion: the correlation *less* that of a turned control. Choose a recurring neuron and see
 # what it and its partners do on a text.
 
@@ -554,8 +556,8 @@ check.mutual_matches(mutual_matches)
 # Last, whole states. CKA (section 1) asks whether tokens that are alike for one model are alike for
 # the other, whatever the axes. At each place of the stream, for all pairs of siblings; for two
 # untrained models; and for a pair of siblings with the tokens exchanged among those of the *same
-# word*, which keeps the word and takes its context away. Where does that last line lie, and what do
-# two models share that have learned nothing?
+# word*, which keeps the word and takes its context away (but for words that occur only once). Where
+# does that last line lie, and what do two models share that have learned nothing?
 
 
 # %%
@@ -667,9 +669,11 @@ check.linear_cka(linear_cka)
 # Seeds are one thing, models another. All claims of this suite that were recorded on both `pocket`
 # and SmolLM2, a real language model of GPT-2 small's size, stand below, with what was published for
 # GPT-2 small where a claim has it. (Recorded runs, not computed here; toys that a notebook trains
-# itself are left out.) **both**: the finding holds in both models. **told otherwise**: both show
-# it, and the words differ. **pocket only** and **SmolLM2 only**: the notebook looked for it in the
-# other model and did not find it, or could not ask.
+# itself are left out.) **both**: the finding holds in both models, told by the same sentence.
+# **told otherwise**: SmolLM2 has a sentence of its own; often it tells the same in another amount,
+# at times the contrary (the table has pocket's). **pocket only** and **SmolLM2 only**: the notebook
+# looked for it in the other model and did not find it, or could not ask. **neither**: in neither.
+# This is no sample of all findings: they are what the notebooks chose to tell, mostly of `pocket`.
 
 # %%
 from collections import Counter
@@ -718,8 +722,8 @@ said = ", ".join(f"{word}: {count}" for word, count in tally)
 mi.figures.table(table, title="Findings by model", subtitle=said, search=True)
 
 # %% [markdown]
-# "Both" is the most common verdict, and the one to hope for. Type "SmolLM2 only" into the box: such
-# findings may need size, or real text, or another architecture. Two models that differ in
+# "Both" is the most common verdict, for about half of the findings. Type "SmolLM2 only" into the
+# box: such findings may need size, or real text, or another architecture. Two models that differ in
 # everything cannot tell. Then "pocket only": a notebook on `pocket` alone would state these as if
 # they were laws.
 

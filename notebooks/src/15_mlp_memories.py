@@ -222,7 +222,7 @@ text_of, place_of = kept.nonzero().T
 
 
 def context(at):
-    """Eight words, the token that the neuron reads, and the one that follows."""
+    """Up to seven tokens, the one that the neuron reads, and the one that follows."""
     row, place = tokens[text_of[at]].tolist(), int(place_of[at])
     before = "".join(words[i] for i in row[max(1, place - 7) : place])
     return {"words before": before, "token": words[row[place]], "follows": words[row[place + 1]]}
@@ -270,7 +270,7 @@ def together(layer):
 
 
 sums = [{k: float(v) for k, v in together(layer).items()} for layer in layers]
-mi.figures.table(sums, title="A layer says what none of its memories says", digits=3)
+mi.figures.table(sums, title="A layer mostly says what none of its memories says", digits=3)
 
 # %% short=true
 mean = {name: sum(row[name] for row in sums) / len(sums) for name in sums[0]}
@@ -437,8 +437,9 @@ mi.figures.heatmap(
 )  # fmt: skip
 
 # %% [markdown]
-# On `pocket`, at the subject, the first MLP does most. It sees little more than the token itself,
-# so it works as part of the embedding: it says who is meant, and need not say what is true of them.
+# On `pocket`, at the subject, the first MLP does most. It reads the token after one layer of
+# attention only (in section 2 the token alone decides about half of such a neuron), so we take it
+# for a part of the embedding: it can say who is meant, and need not say what is true of them.
 # The attention of the last layers brings the answer to the end: **extraction**. (There the last MLP
 # adds to what attention has brought.) To check, forbid the end to look at the subject (and spread
 # its attention over the rest), in the lower two thirds of the layers or in the upper third. How
@@ -576,8 +577,9 @@ claim("facts.basis", share["neurons"][2], control=share["rotated basis"][2])
 
 # %% [markdown] short=true
 # With all other neurons held as in the twin's run, the best single neuron does next to nothing, and
-# for most facts it takes between sixteen and sixty-four to bring back half of what all do. (Held
-# neurons hide what one neuron does *through* later ones at this token.) A rotated
+# for most facts it takes between sixteen and sixty-four to bring back half of what all do. (Counted
+# are facts of which all neurons there bring back something worth halving, a tenth of the mean
+# answer. Held neurons hide what one neuron does *through* later ones at this token.) A rotated
 # basis needs more, but not by far: compare the curves. Neurons are a somewhat better basis than a
 # random one. (Where a curve exceeds 1, the neurons left out argue against the answer.)
 
@@ -586,7 +588,8 @@ claim("facts.basis", share["neurons"][2], control=share["rotated basis"][2])
 # ## 8. Is a name more than a sum?
 #
 # A first name and a last name *together* say who is meant. If the stream at the last name were a
-# sum of one vector for each, then nothing linear could tell which names go together. Nanda et al.
+# sum of one vector for each, then no one linear test could tell all the pairs that go together from
+# those that do not: its score would be a number for the first plus one for the last. Nanda et al.
 # therefore suspect that the first MLPs act like a **hash**, a vector of its own for each pair; they
 # find the representations of known names less additive than that [@nanda2023facts]. Test it on a
 # grid: all combinations of first and last names of pocket's people. How additive is the stream?
@@ -688,11 +691,13 @@ claim("hash.additive", added["trained"], control=added["untrained"])
 # %% [markdown]
 # Above the first layer, training makes the layers' part less of a sum, by several times, and more
 # so upwards. Yet on `pocket` nearly all of it stays a sum of a vector for each name. (It may not
-# need more: most last names occur once, so they say who is meant.) Two pitfalls. If names differ in
+# need more: most last names occur once, so they say who is meant. And mind whom the grid holds:
+# nearly all of its names are made up of parts of known ones. So this is about names as such; a
+# vector that only a *known* name has would hardly count.) Two pitfalls. If names differ in
 # their number of tokens, the *position* of the last is itself no sum, and an untrained model seems
 # to hash. And labels drawn by lot for each pair prove nothing: from $n$ vectors in $r$ dimensions,
-# whichever they are, least squares gets about a share $\Phi(\sqrt{r/(n-r)})$ of such labels right
-# ($\Phi$: the normal distribution's share below a value; $r < n$).
+# whichever they are, least squares gets about a share $\Phi(\sqrt{r/(n-r)})$ of the very labels
+# that it was fitted to right ($\Phi$: the normal distribution's share below a value; $r < n$).
 
 # %% [markdown] short=true
 # ## 9. Rewriting many facts
@@ -954,7 +959,7 @@ columns = ("efficacy", "paraphrases", "neighbours")
 mi.figures.table(
     [{"way": name, "facts": n} | dict(zip(columns, x.tolist(), strict=True))
      for (name, n), x in verdicts.items()],
-    title=f"Many edits, in layers {edited[0]} to {top}", digits=2,
+    title=f"Many edits of layer {top} (spread: of {edited[0]} to {top})", digits=2,
 )  # fmt: skip
 
 # %% short=true

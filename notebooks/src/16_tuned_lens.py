@@ -59,9 +59,9 @@ assert torch.allclose(A_toy, turn, atol=1e-5) and torch.allclose(b_toy, shift, a
 # affine. How much of a lens is reading and how much is such work, section 6 asks.
 #
 # The **tuned lens** [@belrose2023tuned] has a **translator** of this kind for each layer, an affine
-# map $A_\ell h + b_\ell$ of its stream $h$. What comes out goes through the final LayerNorm and the
-# unembedding, as in the logit lens [@nostalgebraist2020lens], which is the special case $A = 1$, $b
-# = 0$.
+# map $h A_\ell + b_\ell$ of its stream $h$ (a row, as in the code). What comes out goes through the
+# final LayerNorm and the unembedding, as in the logit lens [@nostalgebraist2020lens], which is the
+# special case $A = 1$, $b = 0$.
 
 # %% [markdown] short=true
 # ## 2. Train one
@@ -252,8 +252,11 @@ claim("tuned.loss", tuned_loss, control=logit_loss)
 # %% [markdown]
 # On `pocket` the last rows hold a surprise. The lens was trained to say what the model says, and
 # before the last layer it predicts held-out text *better* than the model does in the end. So on
-# such text the last layer does harm. The claim is by how much the lens is better, now over more
-# tokens; the control is the logit lens of the very same stream. Is it so on any text? The last line
+# such text an affine map does better than the last layer. That need not mean that this layer does
+# harm: the lens may only be less sure of itself, which pays on text unlike the one trained on; we
+# did not tell the two apart. The claim is by how much the lens is better, now over more tokens; the
+# control is the logit lens of the very same stream, which is *worse* than the end: as it stands,
+# the stream needs the last layer. Is it so on any text? The last line
 # is the same on documents of the training split (others than the lens was fitted to). That late
 # layers can spoil a prediction is known as *overthinking*, from prompts with false examples
 # [@halawi2023overthinking]. (SmolLM2's lens, before layer 25 of 30, stays behind its model.)
@@ -420,9 +423,10 @@ figures.lines(
 # Examples that settle late are said to be harder [@baldock2021depth]: here, where the model is
 # *unsure in the end*, by the entropy of its final distribution, the guess should come late. But
 # where the end is flat, a small error of the lens overturns its best guess, and the depth grows
-# with nothing being late. So take a depth without ties beside it: the first layer at which the
-# prediction's *distance* from the end is less than half of what it was before layer 0. The claim is
-# the rank correlation of entropy and depth; the control, the same with the second depth.
+# with nothing being late. So take beside it a depth that no close call overturns: the first layer
+# at which the prediction's *distance* from the end is less than half of what it was before layer 0.
+# The claim is the rank correlation of entropy and depth; the control, the same with the second
+# depth.
 
 # %%
 from scipy.stats import spearmanr
@@ -619,9 +623,9 @@ claim("tuned.odd", rows[0]["AUROC"], control=rows[2]["AUROC"])
 # On `pocket` the contradiction shows in the path, and more than in the output's two numbers. It is
 # a weak detector all the same: look at the overlap. And compare the other rows of the table. The
 # last stream, read without any lens, does about as well, and the plain lens nearly: the translators
-# were hardly needed. (On SmolLM2, with fewer reviews, no row does better than guessing.) Nor can
-# such a path show what does not move the model: a false cue that it ignores leaves no trace in any
-# layer's prediction.
+# were hardly needed. So it is in the end of the model, too, only not in these two numbers of it.
+# (On SmolLM2, with fewer reviews, no row does better than guessing.) Nor can such a path show a cue
+# that moves no layer's prediction.
 
 # %% [markdown] tags=["task"] minutes=10 difficulty=2
 # ### Exercise 3: AUROC
@@ -651,13 +655,13 @@ check.auroc(auroc)
 # ## Summary
 #
 # - A tuned lens is an affine translator for each layer, trained to say what the model says in the
-#   end. It can predict *better* than the end, where the last layers do harm.
+#   end. It can predict *better* than the end: by what the last layer spoils, or by being less sure.
 # - Low bias alone proves nothing: a lens that reads nothing has it too.
-# - Prediction depth says when a guess is settled, *as the lens reads it*, and is deep by itself
-#   where the end is flat.
+# - Prediction depth says when a guess is settled, *as the lens reads it*. Where the end is flat it
+#   can be deep with nothing being late.
 # - A translator computes. The lens of the embedding shows how much it does there; count from there.
-# - An odd cue can show in the path of a prediction more than in the output. Ask what is gained over
-#   the plain lens and over the stream itself.
+# - An odd cue can show in the path of a prediction more than in two numbers of the output, and no
+#   more than in the last stream, which is all that the output is made of. Ask what a lens gains.
 # - What moves the lens and what moves the model are two questions. Ask the second by ablation
 #   (appendix A). Translators of neighbouring layers are related (appendix B).
 #
@@ -734,9 +738,10 @@ def causal_basis(count, steps=12, rate=0.05):
 causal = causal_basis(8)
 
 # %% [markdown]
-# In the model, an `intervene` does the removal. Beside the directions of the search stand others
-# that nobody chose by their effect: principal components of the stream, from the largest down, and
-# random ones.
+# In the model, an `intervene` does the removal, at every token, start tokens included: the lens
+# never reads those, so what comes of changing *them* counts on the model's side alone. Beside the
+# directions of the search stand others that nobody chose by their effect: principal components of
+# the stream, from the largest down, and random ones.
 
 # %%
 some_rows = test_rows[: by_size(model, 12, 2)]
@@ -785,9 +790,10 @@ figures.scatter(
 
 # %% [markdown]
 # The claim is the change of the lens over that of the model, median over the largest components;
-# the control, over the directions of the search. On `pocket` the search overstates. It is the
-# **winner's curse**: who picks a direction because it moves the lens gets one that moves the lens
-# *more than it moves anything else*. Compare also how far each group moves the *model*: on `pocket`
+# the control, over the directions of the search. On `pocket` the search overstates. It is a kind of
+# **winner's curse** (not luck with the text, as other text judges): who picks a direction because
+# it moves the lens gets what only the lens is sensitive to. Why SmolLM2 differs we did not find
+# out. Compare also how far each group moves the *model*: on `pocket`
 # the searched directions do not move it further than the largest components, so there a causal
 # basis of the lens is no causal basis of the model. On SmolLM2 the search finds what the model
 # leans on, too: it moves the model further than the lens, and far further than the largest
