@@ -147,8 +147,9 @@ figures.heatmap(
 )  # fmt: skip
 
 # %% [markdown] short=true
-# Zero ranks the parts in its own way. Is that because it is *zero*? No: one mean for all positions,
-# even of the same prompts, ranks them nearly as zero does. What sets the mean and resampling apart
+# Zero ranks the parts in its own way. Is that because it is *zero*? Mostly not: one mean for all
+# positions, even of the same prompts, ranks them much as zero does (on pocket nearly so, on SmolLM2
+# less). What sets the mean and resampling apart
 # is that they go position by position: they put back what every prompt of this wording has at that
 # place, and take away the names alone. Zero and a mean over all positions take the wording, too. So
 # on pocket heads of the first layer, and its MLP even more, matter to them: a model that has lost
@@ -299,12 +300,14 @@ figures.scatter(
 )  # fmt: skip
 
 # %% [markdown]
-# On pocket nobody steps in, with or without the scale: twice what the first head says is lost,
-# because MLPs have read it. Yet look at the dots below zero: two small heads seem to be better
+# On pocket no repair of the first head shows, with or without the scale: twice what it says is
+# lost. So it also works through others (which ones, this figure does not tell), and what they lose
+# is more than what anybody makes good. Yet look at the dots below zero: two small heads seem to be better
 # gone, and with the scale kept they do nothing. That was the scale alone. On SmolLM2 as much is
 # lost as the first head says. But of the third, which copies the receiver ([notebook
 # 04](04_logit_difference.ipynb)), a small part is missed, with the scale kept as well; and without
-# the fourth the answer gets *surer*. There somebody steps in.
+# the fourth the answer gets *surer*. There others react: a backup may step in, or a head that
+# worked against the answer may fall silent [@mcdougall2023copy]; the sum does not tell which.
 
 # %% [markdown] short=true
 # ## 5. How much can go before a behaviour breaks?
@@ -543,8 +546,9 @@ mi.figures.bars(
 # %% [markdown]
 # Take the name movers out: the model's backup steps in, and the circuit has none. Take out the one
 # duplicate-token head that was found: the model has a second one. The circuit is faithful and
-# **incomplete**. The true circuit stays close to the model wherever it goes. The claim averages
-# over all sets $K$.
+# **incomplete**. The true circuit stays close to the model, on average over the same sets. (These
+# hold heads that were found; no other head of the true circuit is taken out.) The claim averages
+# over all these sets $K$.
 
 # %%
 incomplete = {
@@ -712,8 +716,9 @@ mi.figures.bars(
 )  # fmt: skip
 
 # %% [markdown]
-# In order most methods do well, those of one backward pass best. Zero and denoising do not do much
-# better than chance, and what heads say directly puts heads that speak to other heads behind idle
+# In order most methods do well, those of one backward pass best. (That is *this* circuit. On the
+# compiled programs of [notebook 23](23_known_circuits.ipynb) they do worse than ablations, and zero
+# does well.) Zero and denoising do not do much better than chance here, and what heads say directly puts heads that speak to other heads behind idle
 # ones. Order is one question, size another. The planted heads, as a share of the largest of each
 # method. Look at the duplicate-token heads, which stand in for each other, and at the backup, which
 # rests.

@@ -190,7 +190,7 @@ mi.figures.heatmap(
     facets=["length of feature 2", *counted.values()],
     x=[f"{r:.2g}" for r in relative], y=[f"{p:.2g}" for p in rare],
     xlabel="importance of feature 2", ylabel="density", colorbar="length; 1: yes",
-    title="Sparse features share the dimension, dense ones seldom, linear models never",
+    title="Sparse features share the dimension, dense ones less often, linear ones never",
 )  # fmt: skip
 
 # %%
@@ -349,8 +349,9 @@ claim("pairs.geometry", within["anticorrelated"].mean(), control=within["indepen
 #
 # The **linear representation hypothesis** says that models keep many features as directions
 # [@park2023linear]. A probe tests half of it: can a direction *read* the feature? The feature is
-# the number of a sentence's subject; we read at the last token, where the verb must agree, with a
-# noun of the other number standing nearer.
+# the number of a sentence's subject; we read at the last token, where the verb must agree, with
+# another noun standing nearer. In a prompt that noun has the other number, in its twin, which
+# changes the subject alone, the same one: over both it tells nothing of the subject.
 #
 # Three recipes for a direction, on the same training half:
 #
@@ -480,7 +481,7 @@ check.reflect(reflect)
 # We reflect in two places of the same layer: at the subject's own token, and at the last one, where
 # the probe read. The scale: 0 is the model as it is, 1 is what the twin prompt does, whose subject
 # has the other number. Beside the three recipes stand four random directions, moved along by the
-# same distances, and the twin's whole stream at that token. The printed line says how well the
+# distances of the mean difference, and the twin's whole stream at that token. The printed line says how well the
 # number can be *read* in either place.
 
 
@@ -666,7 +667,7 @@ def who_share(grid):
 additive = {name: [who_share(x) for x in streams] for name, streams in crossed.items()}
 figures.lines(
     additive, xlabel="layer", ylabel="share explained by who, within places",
-    title="Who and where are added up, less after training",
+    title="How far who and where are added up: less after training",
 )  # fmt: skip
 
 # %%
@@ -675,7 +676,7 @@ claim("properties.additive", additive["trained"][-1], control=additive["untraine
 # %% [markdown]
 # After the last layer person and place interact little, and in an untrained model even less: there
 # the stream is a sum, and hardly anything in it mixes yet. So the property says how things may be
-# read, not that they were learned; what `pocket` learned shows in the rest. In SmolLM2's middle
+# read, not that they were learned; after training the parts interact more. In SmolLM2's middle
 # layers the rest is the larger part: who and where are *not* added up there.
 
 # %% [markdown]
@@ -761,7 +762,7 @@ kurtosis = {way: [kurtosis_of(a).median() for a in some.values()]
             for way, some in {"as it is": acts, "rotated": turned}.items()}  # fmt: skip
 figures.bars(
     kurtosis, list(acts), ylabel="median excess kurtosis",
-    title="Neurons are spiky, the stream is not",
+    title="The median neuron is spiky, the median coordinate of the stream is not",
 )  # fmt: skip
 
 # %% [markdown]

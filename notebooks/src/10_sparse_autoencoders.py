@@ -257,8 +257,10 @@ for name, one in (("the true rows", true_rows), ("the rows it found", dense[8]))
     print(name, f"explain {mi.sae.fidelity(one, drawn).explained_variance:.3f}")
 
 # %% [markdown] short=true
-# With the true rows it explains no more. The error that training makes small *does not tell* the
-# true dictionary from the wrong one. The world also *is* a sparse sum of directions, and none
+# With the true rows it explains no more. The rows are not to blame: the encoder, one matrix and a
+# cut, cannot always tell from the sum which eight are there. (Who knew which, could explain more
+# with the same rows.) So the error that training makes small *does not tell* the true dictionary
+# from the wrong one, as long as such an encoder chooses the units. The world also *is* a sparse sum of directions, and none
 # depends on another; section 8 takes that away. Where a language model lies on this line, and
 # whether it lies on it at all, no toy can say.
 #
@@ -334,7 +336,8 @@ figures.lines(
 # as many as its variance deserves? For Gaussian components theory has the answer: know all to the
 # same error, and leave out those that are smaller than that. On pocket they then take fewer bits
 # than the SAE does. (Its numbers could be coarser, too; the names of its units, nearly half of its
-# bits, could not.) So who is ahead depends on the code: say which one.
+# bits, would shrink only by a code with short names for frequent units.) So who is ahead depends on
+# the code: say which one.
 
 # %% short=true
 quick = run.sae()
@@ -713,8 +716,8 @@ figures.table(came_back, title="The share of units that another seed finds as we
 # nearly exactly; in the toy nearly all are found again, and most of them nearly exactly. A study of
 # a large model paired units one to one, by encoder and decoder, and found three in ten shared
 # between two seeds [@paulo2025seeds]; ours may all take the same neighbour, so it is the milder
-# count. What comes back from another start is a property of the activations; what does not may be
-# one of many equally good ways to cut them up. So a dictionary is
+# count. What comes back from another start does not hang on the start, though it may on the recipe,
+# which both share; what does not may be one of many equally good ways to cut them up. So a dictionary is
 # *a* way to take the activations apart, not a list of what the model has; a report on a single unit
 # should say whether it comes back.
 #
@@ -723,7 +726,9 @@ figures.table(came_back, title="The share of units that another seed finds as we
 # In a wider dictionary one unit may be replaced by several, each for a special case (**feature
 # splitting** [@bricken2023monosemanticity]). Count, for each unit of the narrow one, the units of
 # the wide one that fire hardly ever without it. The control asks the same of two dictionaries of
-# *equal* width: units that merely differ from one training to the next are no splitting.
+# *equal* width: units that merely differ from one training to the next are no splitting. (It is no
+# control for number: the wide one has several times as many units to be found inside, and a narrow
+# unit fires more often. A part of what you see is that.)
 
 # %%
 narrow = dictionary(f"{name}_narrow", replace(recipe, d_sae=recipe.d_sae // 2))
@@ -802,7 +807,7 @@ claim("absorption.child", towards_parent[:5].mean(), control=towards_child[:5].m
 
 # %% [markdown]
 # The parent's unit is perfect, except where the child is. There the child's unit does the parent's
-# work: its row points half to the parent. The penalty made it so. Parent and child by two units
+# work: its row points to the parent as well, though less than to the child. The penalty made it so. Parent and child by two units
 # cost $1 + 1$, by one unit along the diagonal $\sqrt 2$. As the child never comes alone, that unit
 # never errs. The reconstruction is as good, the sparsity better, and the unit "parent" no longer
 # means parent. No number of sections 4 to 6 would have told us. Appendix C looks for the same in
@@ -828,7 +833,7 @@ figures.scatter(
     torch.cat([empty_f1, probe_f1]), f1["SAE unit"].repeat(2), labels=names * 2, identity=True,
     groups=["its SAE's unit"] * len(names) + ["a probe, told the labels"] * len(names),
     xlabel="F1, untrained model", ylabel="F1, SAE of the trained model",
-    title="Above the line: found in the model, not in the text",
+    title="Above the line: better than in an untrained model",
 )  # fmt: skip
 
 # %%
