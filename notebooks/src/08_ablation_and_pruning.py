@@ -302,9 +302,9 @@ figures.scatter(
 # %% [markdown]
 # On pocket no repair of the first head shows, with or without the scale: twice what it says is
 # lost. So it also works through others (which ones, this figure does not tell), and what they lose
-# is more than what anybody makes good. Yet look at the dots below zero: two small heads seem to be better
-# gone, and with the scale kept they do nothing. That was the scale alone. On SmolLM2 as much is
-# lost as the first head says. But of the third, which copies the receiver ([notebook
+# is more than what anybody makes good. Yet look at the dots below zero: two small heads seem to be
+# better gone, and with the scale kept they do nothing. That was the scale alone. On SmolLM2 as much
+# is lost as the first head says. But of the third, which copies the receiver ([notebook
 # 04](04_logit_difference.ipynb)), a small part is missed, with the scale kept as well; and without
 # the fourth the answer gets *surer*. There others react: a backup may step in, or a head that
 # worked against the answer may fall silent [@mcdougall2023copy]; the sum does not tell which.
@@ -718,10 +718,10 @@ mi.figures.bars(
 # %% [markdown]
 # In order most methods do well, those of one backward pass best. (That is *this* circuit. On the
 # compiled programs of [notebook 23](23_known_circuits.ipynb) they do worse than ablations, and zero
-# does well.) Zero and denoising do not do much better than chance here, and what heads say directly puts heads that speak to other heads behind idle
-# ones. Order is one question, size another. The planted heads, as a share of the largest of each
-# method. Look at the duplicate-token heads, which stand in for each other, and at the backup, which
-# rests.
+# does well.) Zero and denoising do not do much better than chance here, and what heads say directly
+# puts heads that speak to other heads behind idle ones. Order is one question, size another. The
+# planted heads, as a share of the largest of each method. Look at the duplicate-token heads, which
+# stand in for each other, and at the backup, which rests.
 
 # %%
 planted_by = torch.stack([

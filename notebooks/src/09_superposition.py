@@ -481,8 +481,8 @@ check.reflect(reflect)
 # We reflect in two places of the same layer: at the subject's own token, and at the last one, where
 # the probe read. The scale: 0 is the model as it is, 1 is what the twin prompt does, whose subject
 # has the other number. Beside the three recipes stand four random directions, moved along by the
-# distances of the mean difference, and the twin's whole stream at that token. The printed line says how well the
-# number can be *read* in either place.
+# distances of the mean difference, and the twin's whole stream at that token. The printed line says
+# how well the number can be *read* in either place.
 
 
 # %%

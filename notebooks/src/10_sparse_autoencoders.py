@@ -260,9 +260,9 @@ for name, one in (("the true rows", true_rows), ("the rows it found", dense[8]))
 # With the true rows it explains no more. The rows are not to blame: the encoder, one matrix and a
 # cut, cannot always tell from the sum which eight are there. (Who knew which, could explain more
 # with the same rows.) So the error that training makes small *does not tell* the true dictionary
-# from the wrong one, as long as such an encoder chooses the units. The world also *is* a sparse sum of directions, and none
-# depends on another; section 8 takes that away. Where a language model lies on this line, and
-# whether it lies on it at all, no toy can say.
+# from the wrong one, as long as such an encoder chooses the units. The world also *is* a sparse sum
+# of directions, and none depends on another; section 8 takes that away. Where a language model lies
+# on this line, and whether it lies on it at all, no toy can say.
 #
 # ## 3. Activations of a model
 #
@@ -717,7 +717,8 @@ figures.table(came_back, title="The share of units that another seed finds as we
 # a large model paired units one to one, by encoder and decoder, and found three in ten shared
 # between two seeds [@paulo2025seeds]; ours may all take the same neighbour, so it is the milder
 # count. What comes back from another start does not hang on the start, though it may on the recipe,
-# which both share; what does not may be one of many equally good ways to cut them up. So a dictionary is
+# which both share; what does not may be one of many equally good ways to cut them up. So a
+# dictionary is
 # *a* way to take the activations apart, not a list of what the model has; a report on a single unit
 # should say whether it comes back.
 #
@@ -807,11 +808,11 @@ claim("absorption.child", towards_parent[:5].mean(), control=towards_child[:5].m
 
 # %% [markdown]
 # The parent's unit is perfect, except where the child is. There the child's unit does the parent's
-# work: its row points to the parent as well, though less than to the child. The penalty made it so. Parent and child by two units
-# cost $1 + 1$, by one unit along the diagonal $\sqrt 2$. As the child never comes alone, that unit
-# never errs. The reconstruction is as good, the sparsity better, and the unit "parent" no longer
-# means parent. No number of sections 4 to 6 would have told us. Appendix C looks for the same in
-# the SAE of the language model.
+# work: its row points to the parent as well, though less than to the child. The penalty made it so.
+# Parent and child by two units cost $1 + 1$, by one unit along the diagonal $\sqrt 2$. As the child
+# never comes alone, that unit never errs. The reconstruction is as good, the sparsity better, and
+# the unit "parent" no longer means parent. No number of sections 4 to 6 would have told us.
+# Appendix C looks for the same in the SAE of the language model.
 #
 # ## 9. An SAE of an untrained model
 #
