@@ -207,9 +207,10 @@ check.masked_product(masked_product)
 
 # %% [markdown] short=true
 # The helper trains several decompositions side by side. Here are twelve of the same $W$, eight
-# parts each. Eight differ in their random start only, two have a twentieth of the price, two ten
-# times. At the start the parts sum to $W$ already, but mean nothing. `matrices("W", x)` multiplies
-# with $W$, whole or masked; `matrices.back` multiplies with its transpose, under the same masks.
+# parts each. Eight differ by chance alone (start, inputs, masks), two have a twentieth of the
+# price, two ten times. At first the parts sum to $W$, but mean nothing. `matrices("W", x)`
+# multiplies with $W$, whole or masked; `matrices.back` multiplies with its transpose, under the
+# same masks.
 
 
 # %% short=true
@@ -448,8 +449,9 @@ along = torch.einsum("fh,uh,ug->ufg", W, units, units)  # [unit feature d_hidden
 claim("parts.sae_parts", distance(truth, along), control=spread[best])
 
 # %% [markdown]
-# Each true direction has a unit within ten degrees. Two of the units that fire lie between
-# features, far from any. And an SAE gives directions, no parts of the *weights*. The obvious way to
+# A true direction has, on average, a unit within ten degrees. A unit with a large angle in the
+# last printed line lies between features. An SAE gives directions, no parts of the *weights*. The
+# obvious way to
 # make some, the part of $W$ along each unit, fails: it holds a piece of every feature that is not
 # at a right angle, and the distance is above that of no part at all.
 #
@@ -488,6 +490,7 @@ mi.figures.table([
 
 # %%
 assert (counts < 1.1).all()
+print("the rule of section 3 takes start", int((counts + 10 * wrong).argmin()))
 claim("parts.merged", int(in_use.min()), control=int(in_use.max()))
 
 # %% [markdown]
@@ -495,7 +498,7 @@ claim("parts.merged", int(in_use.min()), control=int(in_use.max()))
 # In others two features that point nearly in opposite directions *share* a part, which reads one
 # with a plus and the other with a minus, and writes along a line between them. The two are seldom
 # there together, and the threshold hides most of the distortion. So the rule by which we chose in
-# section 3 can choose wrongly: here it takes a start with four parts. The paper's longer training,
+# section 3 can choose wrongly: look up the printed start in the table. The paper's longer training,
 # at half the price and with more parts, finds all five on such a toy [@bushnaq2025spd].
 
 # %% [markdown] short=true

@@ -195,8 +195,9 @@ print(f"right of the mirror images: {found[~trained & ~held_out].double().mean()
       f"out: {found[held_out].double().mean():.1%}; by guessing: {1 / config.p:.1%}")  # fmt: skip
 
 # %% [markdown]
-# The model that has memorised gets some mirror images right: its embedding does not tell first and
-# second number fully apart. Of really new pairs it knows nothing. The papers count both kinds as
+# The model that has memorised gets some mirror images right. A number has one embedding in both
+# places, and what is added for the place must tell them apart: it may not do so fully. Of really
+# new pairs the model knows nothing. The papers count both kinds as
 # held out; then accuracy begins to creep up long before anything like addition is there.
 
 # %% [markdown] short=true
@@ -566,7 +567,8 @@ claim("grok.ablated", min(without[k - 1] for k in key) / whole, control=cleaned 
 
 # %% [markdown]
 # The claim takes the key frequency that is missed least. Its control removes *all the others at
-# once*, which hardly changes the loss.
+# once*, which hardly changes the loss. Mind that it is a ratio: where the loss is tiny, a thousand
+# times as much may leave every answer right. The clocks that remain can still point at it.
 
 # %% [markdown] tags=["task"] minutes=15 difficulty=2
 # ### Exercise 4: logits without some frequencies
@@ -657,8 +659,8 @@ mi.figures.lines(
 # trained pairs, it knows by the clocks. **Cleanup**: the held-out loss falls, and with it the size
 # of all weights (below): the memorised part is worn down.
 #
-# The frequencies that are not key never do better than guessing. The claims look at the last logged
-# step at which under a twentieth of the held-out pairs are right.
+# As many frequencies that are not key are never more than a little better than guessing. The claims
+# look at the last logged step at which under a twentieth of the held-out pairs are right.
 
 # %%
 assert unused_alone.min() > 0.95 * math.log(p)

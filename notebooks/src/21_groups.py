@@ -66,7 +66,8 @@ mi.figures.table(rows, title=f"{names[a]} after {names[b]} is {names[s3.table[a,
 # %% [markdown] short=true
 # For a turn by the angle $t$ the trace is $2 \cos t$: the clock's cosine is a trace, too. So the
 # same recipe serves every group: logits $\chi(abc^{-1})$, where $\chi$, the **character**, is the
-# trace of a representation (whose matrices differ, here).
+# trace of a representation. (Here different elements have different matrices; else a wrong answer
+# could score as high as the right one.)
 
 # %% [markdown] tags=["task"] minutes=10 difficulty=1 short=true
 # ### Exercise 1: traces as logits
@@ -596,8 +597,9 @@ claim("compose.strong", beyond_chance(everyone["C31"]), control=beyond_chance(ev
 # %% [markdown] short=true
 # So strong universality fails. In $C_{31}$ the seed decides alone, as it must, since a renaming of
 # the hours turns every frequency into every other; in $A_5$ some irreps are favoured, and the seed
-# decides the rest. [@chughtai2023universality] call the evidence for both *mixed*. A census of one
-# seed would have listed that seed's irreps as *the* solution.
+# decides the rest. [@chughtai2023universality] call the evidence for universality *mixed*: one
+# family of circuits fits all networks, but which of it a network learns is arbitrary. A census of
+# one seed would have listed that seed's irreps as *the* solution.
 
 # %% [markdown] short=true
 # ## 7. The rival: cosets
@@ -889,8 +891,8 @@ claim("compose.by_cosets", min(score[name, "cosets"].min() for name in with_cose
 # were compared:
 #
 # - **The kind recurs.** There, every model has a previous-token head that feeds an induction head;
-#   here, neurons of every group live in single irreps. In these four models and five groups, the
-#   seed does not choose the mechanism.
+#   here, most neurons of every group live mostly in one irrep. In these four models and five
+#   groups, the seed does not choose the mechanism.
 # - **The parts do not.** There, layers and numbers of the heads differ; here, the irreps. The toy
 #   adds what no language model can: the list of what *could* have been learned, and so the overlap
 #   that chance alone would give.

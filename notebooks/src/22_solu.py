@@ -100,8 +100,9 @@ check.effective_number(effective_number)
 # SoLU alone costs performance, so they put a **LayerNorm behind it**, and suspect that it lets
 # superposition in again: what SoLU has made small, LayerNorm makes large [@elhage2022solu].
 # Here is how far that goes. The softmax divides all neurons of a token by *one* number, and a
-# LayerNorm does not care about one number. So behind it the denominator is gone: what is left is
-# $x e^x$, in which no neuron knows of the others.
+# LayerNorm does not care about one number, but for the small $\varepsilon$ that it adds to the
+# variance (which counts in our models: appendix B). Without that, the denominator is gone behind
+# it: what is left is $x e^x$, in which no neuron knows of the others, and the LayerNorm of it.
 
 
 # %% short=true
@@ -372,7 +373,7 @@ compared = {"GELU": ("gelu", "as it is"), "GELU, turned": ("gelu", "turned befor
 mi.figures.bars(
     {label: [overall("purity", *key, layer=layer) for layer in layers]
      for label, key in compared.items()},
-    [f"layer {layer}" for layer in layers], ylabel="purity", title="SoLU makes neurons purer",
+    [f"layer {layer}" for layer in layers], ylabel="purity", title="Purer, by what they write",
 )  # fmt: skip
 
 # %% short=true
@@ -545,9 +546,9 @@ claim("solu.choice", overall("choice", "solu"), control=overall("choice", "solu_
 
 # %% [markdown] short=true
 # With the LayerNorm no neuron has to win. The strongest has a small share: more than an even
-# softmax gives, but far from all. The output is tiny; LayerNorm makes it large. What is
-# left of SoLU is the identity of section 1: each neuron for itself, through $x e^x$, and one scale
-# for all neurons of a token (but see appendix B).
+# softmax gives, but far from all. The output is tiny; LayerNorm makes it large. If it were not for
+# $\varepsilon$, what is left of SoLU would be the identity of section 1: each neuron for itself,
+# through $x e^x$, with one mean and one scale for all neurons of a token. Appendix B asks.
 #
 # ## 6. What was claimed, and what was found here
 
@@ -566,7 +567,8 @@ mi.figures.table([
 #
 # - SoLU lets through what lies in one neuron, and shrinks what is spread over many.
 # - Without a LayerNorm a token uses hardly more than one neuron of a layer. The loss is higher,
-#   most of all on facts; a few dozen neurons do everything, and they are pure.
+#   most of all on facts. Most of what a layer writes comes from a few dozen neurons, and over half
+#   of that falls on one property a neuron.
 # - With a LayerNorm the cost is gone and neurons are still about twice as pure as GELU's (on labels
 #   without words, somewhat purer). But
 #   nearly half of what the MLPs do is not in the largest few: who explains these leaves it out.
