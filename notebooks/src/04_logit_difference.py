@@ -185,7 +185,7 @@ twin_difference = mi.metrics.logit_diff(twin_last, answers)
 
 
 def third_giver(p):
-    """The prompts with S2 replaced by a name of the next two prompts, and these names."""
+    """The prompts with S2 replaced by a name of the two prompts before, and these names."""
     givers, changed = p.answer_tokens.roll(2, dims=0)[:, 0], p.clean_tokens.clone()
     changed[range(len(p)), p.positions["S2"]] = givers
     return changed, givers
@@ -223,10 +223,11 @@ print(*many.clean[:4], sep="\n")
 # %% [markdown]
 # The right answer to a prompt is the wrong answer to its partner. So a liking for a name, or for
 # the first place in the sentence, adds to one of them what it takes from the other: whoever does
-# not know who gave scores zero on average, and is right half of the time. The control is such a
-# model, with the same architecture and without training. Its mean is near zero, and so would be
-# that of a control which never ran; so the control of the mean is the mean *size* of its
-# differences. In the figure: is anything left of zero, and do the two orders differ?
+# not read who gave scores zero on average, and is right half of the time. (A rule like "not the
+# last name" does not cancel: it is always right here, and notices no repetition. Section 7 asks for
+# it.) The control is a model with the same architecture and without training. Its mean is near
+# zero, and so would be that of a control which never ran; so the control of the mean is the mean
+# *size* of its differences. In the figure: is anything left of zero, and do the two orders differ?
 
 # %%
 right_share, chance = ((values > 0).float().mean() for values in (of_many, of_untrained))
@@ -476,8 +477,9 @@ mi.figures.table(rows, title="Where heads look, and what they do to the names th
 # last one.
 #
 # Do the two columns explain the shares? Expect of each head, on each prompt, its attention on IO
-# less that on S, times the sign and the strength with which it writes what it reads. The claim is
-# the correlation with the shares, over all heads and prompts. In the control every head is taken
+# less that on S, times its two columns' difference: the share of names that it copies less the
+# share that it writes against. (That says how *regularly* it does so, not how strongly.) The claim
+# is the correlation with the shares, over all heads and prompts. In the control every head is taken
 # for a copier.
 
 # %%
@@ -838,7 +840,8 @@ print(f"rank correlation of error and length: {torch.corrcoef(ranks)[0, 1]:.2f}"
 # generated prompts: the slope of the one against the other is 1 if the same heads write the same
 # amounts. Control: the generated prompts, read along the names of *other* prompts, which these
 # heads have no reason to know. It adds up the sizes of their mean shares there, and divides by the
-# same sum on the eight prompts.
+# same sum on the eight prompts. (It is weak: two partners have these foreign names the other way
+# round, so what a head writes along them on both alike cancels in the mean.)
 
 # %%
 of_pairs = (many.answer_tokens, many.answer_tokens.roll(2, dims=0))
@@ -864,7 +867,7 @@ placers = [head for head, _ in mi.heads.top_heads(hiding, 2)]
 figures.scatter(
     on_abba.flatten(), on_baba.flatten(), labels=all_names, identity=True,
     named=[str(place) for place in dict.fromkeys((best, worst, *placers))],
-    title="Some heads work for the receiver, some for a place in the sentence",
+    title="Each head's share in the two orders: for the receiver, or for a place?",
     xlabel="share on ABBA", ylabel="share on BABA",
 )  # fmt: skip
 

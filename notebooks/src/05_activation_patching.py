@@ -544,9 +544,11 @@ by_half = [recovered(enough, prompts) for prompts in halves]
 claim("noising.orders", distance(*by_order), control=distance(*by_half))
 
 # %% [markdown]
-# A gate that is one stands in section 6: where the prompt was never told, a head must look at the
-# right place *and* find the right thing there. Here are its strongest heads in both directions.
-# (With one part of one head corrupt less than a half is lost: the other heads do the same work.)
+# A gate that is one by its making stands in section 6: where the prompt was never told, a head must
+# look at the right place *and* find the right thing there, for its output is pattern times values.
+# Here are its strongest heads in both directions. (On pocket less than a half is lost with one part
+# of one head corrupt, since the other heads do the same work. By exercise 1's rule that would be
+# "neither": one half is a bar for parts that nobody backs up.)
 
 # %%
 broken = through(told_twice, never_told, follows, ("pattern", "v"), later)
@@ -556,7 +558,7 @@ rows = [
      "needed: pattern": broken["pattern"][head].item(), "needed: values": broken["v"][head].item()}
     for head, both in mi.heads.top_heads(split["never told"]["z"], 3)
 ]  # fmt: skip
-mi.figures.table(rows, title="An AND: each part is needed, and none is enough")
+mi.figures.table(rows, title="Pattern and values of a head, alone and together")
 
 # %% [markdown]
 # ## 8. Choosing the corruption
@@ -604,8 +606,9 @@ mi.figures.table(rows, title="Logit differences of four corrupt runs")
 
 # %% [markdown]
 # Look for heads that are blue in one panel and white in another. On pocket the best head is the
-# same in all four; L3H4 and L4H3 stand beside it only where there are two other people. No panel
-# shows a head that notices the repetition: nothing on pocket has to.
+# same in all four; L3H4 and L4H3 stand beside it only where there are two other people. But these
+# maps, too, are averages over both orders of the names: with three other people L3H4 is strong in
+# each order (the table of section 7), and what is white here may be so for that reason alone.
 
 # %%
 figures.heatmap(
@@ -832,13 +835,14 @@ figures.scatter(
 
 # %% [markdown]
 # Where the dots leave the line, metrics disagree about the same runs. (On pocket minus KL lies on
-# the log-probability, dot on dot: the clean run is all but sure of the answer.) They disagree about
-# which head comes first: the log-probability puts L3H4 there, which raises the first name, right or
-# wrong, and has little for L3H2. It asks who puts *a name of this sentence* there; the logit
-# difference asks who tells the two names apart. And the probability moves little while it is near
-# zero, as it is in the corrupt run: in denoising it is blind to heads that work *against* the
-# answer [@zhang2023patching], and here to nearly all. The claim is the distance of the first two
-# maps; the control is that of the logit difference from itself, on the other half of the prompts.
+# the log-probability, dot on dot: the clean run is all but sure of the answer.) They may disagree
+# about which head comes first: on pocket the log-probability puts L3H4 there, which raises the
+# first name, right or wrong, and has little for L3H2. It asks who puts *a name of this sentence*
+# there; the logit difference asks who tells the two names apart. And the probability moves little
+# while it is near zero, as it is in the corrupt run: in denoising it is blind to heads that work
+# *against* the answer [@zhang2023patching], and here to nearly all. The claim is the distance of
+# the first two maps; the control is that of the logit difference from itself, on the other half of
+# the prompts.
 
 # %%
 half = len(strangers) // 2
@@ -932,8 +936,8 @@ mi.figures.heatmap(
 # %% [markdown]
 # The paper's picture, from GPT-2 XL: an early site at the *last token of the subject*, where MLPs
 # matter, and a late site at the *last token*, where attention matters. Does this model show it?
-# SmolLM2 has the early site: MLPs at the subject bring back nearly half, more than those at any
-# other token. On pocket the late site is plain: the last layer's attention. MLPs at the subject
+# SmolLM2 has the early site: MLPs at the subject bring back nearly half, far more than those at the
+# last token. On pocket the late site is plain: the last layer's attention. MLPs at the subject
 # bring back a small part, and the subject's state serves as well in a late layer as in the first
 # (its row in the left panel is flat): late heads read it there at any time, and there is no early
 # site to find.

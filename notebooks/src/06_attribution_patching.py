@@ -650,7 +650,9 @@ claim("integrated.stream", overall["resid_pre"][ten], control=overall["resid_pre
 # notebook 05 a prompt was *never told*: other tokens stand in its first copy, so a head has to look
 # elsewhere *and* find something else, and neither patch does anything alone. Integrated gradients
 # credit each of the two with its part of what only both can do; the gradient at the start credits
-# none. The claim takes the error over patterns and values together.
+# none. The claim takes the error over patterns and values together, in units of their true effects.
+# These are small here, which is the point: the error says how much is credited in excess of them,
+# not how much of the answer that is.
 
 # %%
 never_told = told_twice.clone()
@@ -842,7 +844,7 @@ check.score_edges(score_edges)
 #   and keys by the softmax and, as much, by what follows it.
 # - Integrated gradients repair much of it for a few more passes, unless two things have to change
 #   together: then they credit each with what neither does alone. On SmolLM2 they estimate edges
-#   worse than one gradient does. A softmax can be computed anew.
+#   into the keys of induction heads worse than one gradient does. A softmax can be computed anew.
 # - Edges are scored in the same way. Their sums are the nodes' scores.
 #
 # **What we have not shown.** That a set of edges chosen by such scores *does the task*. A circuit

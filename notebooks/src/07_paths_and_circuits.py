@@ -21,8 +21,9 @@
 # - judge a circuit: is it faithful, and is a *wrong* circuit of the same shape any worse?
 # - test a search on a circuit that is known, and say what it finds, misses and makes up.
 #
-# The first appendix asks what a metric cannot see, the second how good the scores of edges are, the
-# third what "the rest is ablated" means; the fourth prunes the loaded model greedily.
+# The first appendix asks what a mean over both orders cannot see, the second how good the scores of
+# edges are, the third what "the rest is ablated" means; the fourth prunes the loaded model
+# greedily.
 
 # %% [markdown] short=true
 # ## 1. Two paths that hide each other
@@ -114,7 +115,8 @@ for layer, head in ((0, 0), (n_layers - 1, n_heads - 1)):
 # %% [markdown] short=true
 # A head that supports the answer *lowers* the logit difference when it turns corrupt. We show the
 # share that is lost, so that blue supports the answer and red works against it. How many heads
-# speak to the logits at all? And in which layers do they sit?
+# move the *mean* over both orders of the names? And in which layers do they sit? (A head that helps
+# one order and harms the other as much is white here, however loud it is: notebook 04, appendix C.)
 
 
 # %% short=true
@@ -129,16 +131,17 @@ claim("path.direct", top_share, control=second_share)
 loud = int((direct.abs() >= 0.02).sum())
 heads, layers = [f"H{j}" for j in range(n_heads)], [f"L{i}" for i in range(n_layers)]
 figures.heatmap(
-    direct, title=f"{loud} of {direct.numel()} heads move the answer directly by 2% or more",
+    direct, title=f"{loud} of {direct.numel()} heads move the mean directly by 2% or more",
     x=heads, y=layers, xlabel="head", ylabel="layer", colorbar="share lost",
 )  # fmt: skip
 
 # %% [markdown] short=true
 # Now compare with the *total* effect of the same heads: activation patching, where everyone sees
-# the corrupt output. Dots on the dotted line act on the logits alone. A dot above the line does
-# more than it says: it also works through others. One that stands high up at zero of the
-# horizontal axis works through others alone. A dot *below* the line is a head whose loss others
-# make good. (On SmolLM2 it depends on the prompts whether one head stands out on the direct path.)
+# the corrupt output. The distance from the dotted line is what a head does through others,
+# *summed*: on the line that is nothing, or paths that cancel, as in section 1. Above the line a
+# head also works through others; high up at zero of the horizontal axis it has no other effect.
+# *Below* the line others make its loss good, or it works against the answer through them. (On
+# SmolLM2 it depends on the prompts whether one head stands out on the direct path.)
 
 # %% short=true
 total = share_lost(
@@ -249,8 +252,8 @@ figures.table(rows, title="The strongest direct paths")
 # The claim: the strongest head takes from the giver, many times what the average head adds to that
 # name or takes from it. On pocket it takes from the last name in any case, also where that stands
 # once. So it does not *detect* that a name is there twice: it takes from the last name, which in
-# the task is the giver's. Nor is it the head that comes up with the names: the first appendix finds
-# that one, and shows why this metric cannot.
+# the task is the giver's. Nor is it a head that comes up with the names: the first appendix finds
+# those, and shows why the mean over both orders cannot.
 
 # %% [markdown] short=true
 # ## 4. Reading: who reads whose write?
@@ -762,10 +765,10 @@ mi.figures.table(board, title=f"Three searches for {n_true} planted edges")
 # looks on the way between the runs and finds them. With softer heads EAP finds nearly as much
 # (second appendix), so how much it misses elsewhere depends on how sharp the heads are there. At
 # this threshold ACDC makes nothing up: what it keeps is planted. But it keeps *one* of two
-# redundant heads and lets the resting backup go. Yet its circuit is faithful: redundant and
-# resting parts are exactly those that faithfulness cannot see. [Notebook
-# 08](08_ablation_and_pruning.ipynb) asks what can. (The truth here counts the wires over which
-# names travel, not those that tell positions: a search that finds these is charged for it.)
+# redundant heads and lets the resting backup go. A circuit can lack both and be faithful: while the
+# other does the work, faithfulness does not miss them. [Notebook 08](08_ablation_and_pruning.ipynb)
+# measures it, and asks what would. (The truth here counts the wires over which names travel, not
+# those that tell positions: a search that finds these is charged for it.)
 
 #
 # Play with circuits of the loaded model, by EAP-IG and by EAP: how many of the strongest wires
@@ -834,8 +837,9 @@ check.on_a_path(on_a_path)
 # - Activation patching adds up all paths, and opposite ones cancel. Path patching takes one.
 # - A circuit grows backwards: what speaks to the logits, what those parts read, and so on. What
 #   speaks may *copy* or *suppress*; where it looks and what it adds say which.
-# - A circuit is the circuit of a metric and of a corruption. What raises both names alike is not in
-#   the circuit of their difference; where the two runs agree, no path shows.
+# - A circuit is the circuit of a metric, of a corruption and of the prompts averaged over. What
+#   helps one order of the names and harms the other is lost in the mean; where the two runs agree,
+#   no path shows.
 # - Reading has two steps: what arrives at an input, and whether the answer depends on it.
 # - The edge graph makes the choices explicit. EAP-IG scores all edges in a few backward passes;
 #   ACDC prunes greedily, and of two redundant edges it keeps one.
@@ -857,10 +861,12 @@ check.on_a_path(on_a_path)
 #   hypothesis about a circuit: [@chan2022scrubbing].
 
 # %% [markdown]
-# ## Appendix A: what the metric cannot see
+# ## Appendix A: what the mean cannot see
 #
-# The logit difference cannot see a head that raises both names alike. So take another metric, the
-# mean logit of both names, and patch the same paths. Each dot is a head. Upwards: it speaks for
+# The logit difference cannot see a head that raises both names alike. And its *mean* over both
+# orders cannot see one that raises the name in one place, whoever it is: what this adds in one
+# order it takes in the other. So take another metric, the mean logit of both names, and patch the
+# same paths. Each dot is a head. Upwards: it speaks for
 # both names. To the right: it tells them apart. Is the head that does most for the one also the
 # head that does most for the other?
 
@@ -877,7 +883,7 @@ raising = [head for head, _ in mi.heads.top_heads(for_both, 3)]
 figures.scatter(
     apart.flatten(), for_both.flatten(), labels=list(map(str, graph.heads)),
     named={str(head) for head in [top, *raising]},
-    title="A metric sees only what it asks for", xlabel="raises the logit difference by",
+    title="In the mean over both orders of the names", xlabel="raises the logit difference by",
     ylabel="raises both names by",
 )  # fmt: skip
 
@@ -885,9 +891,11 @@ figures.scatter(
 claim("path.blind_metric", for_both[raising[0]], control=for_both[top])
 
 # %% [markdown]
-# A circuit is always the circuit *of a metric*. What this notebook draws is the circuit that tells
-# receiver from giver, not the one that comes up with names. (On SmolLM2 it depends on the prompts
-# whether two heads do the two.)
+# On pocket the heads up there raise the name in *one* place: L3H4 the first, L4H3 the second.
+# Prompt by prompt L3H4 moves the logit difference by nearly half of the whole, up in one order and
+# down in the other (notebook 04, appendix C). So here it is not the metric that is blind, but its
+# mean. A circuit is always the circuit *of a metric, averaged over some prompts*: one order alone
+# would draw another one. (On SmolLM2 it depends on the prompts whether two heads do the two.)
 #
 # ## Appendix B: how good are the scores?
 #
@@ -1070,7 +1078,8 @@ claim("acdc.faithful", values["ACDC, logit difference"], control=wrong.mean())
 # %% [markdown]
 # **Do two searches agree?** ACDC against the strongest edges of the *same number*, by EAP-IG. ACDC
 # could only choose among the edges with the highest scores, so much of the overlap is given. The
-# control takes that into account: as many edges drawn at random from those that ACDC began with.
+# control takes that into account: as many edges drawn at random from as long a list of the highest
+# scores. (ACDC's own list is by the scores on its half of the prompts, so the two differ a little.)
 
 # %%
 size, began_with = greedy_circuit.n_edges, scores.top(n_first).pruned().edges()
