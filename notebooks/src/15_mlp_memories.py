@@ -127,8 +127,8 @@ def by_token(x):
 draw = torch.Generator().manual_seed(seed)
 random_keys = torch.randn(d_model, 200, generator=draw)
 explained = {
-    "neurons": [by_token(acts["mlp_post", i]).median() for i in layers],
-    "random keys": [by_token((acts["mlp_in", i] @ random_keys).relu()).median() for i in layers],
+    "neurons": [by_token(acts["mlp_post", i]).nanmedian() for i in layers],
+    "random keys": [by_token((acts["mlp_in", i] @ random_keys).relu()).nanmedian() for i in layers],
 }
 
 # %% [markdown] short=true
