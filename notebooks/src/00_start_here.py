@@ -258,7 +258,8 @@ claim("start.handed_over", moved[-1], control=moved[1])
 # %% [markdown] short=true
 # Before the last layer runs, the last token carries what decides the answer, and the name itself
 # no longer matters to it. Where the lines cross, something has *read* the name and *written* to the
-# last token. What it is, and how one finds out, is the rest of the suite.
+# last token, at once or over tokens that the figure does not show. What it is, and how one finds
+# out, is the rest of the suite.
 
 # %% [markdown] short=true
 # ## 4. How to read a claim
@@ -376,8 +377,9 @@ check.verdict(verdict)
 # ## 5. `pocket`: what it is and what it is not
 #
 # `pocket` has the architecture of GPT-2, much smaller, and comes with this repository: a few
-# megabytes that need no network and answer in milliseconds. It was trained on texts from a
-# grammar, such as this one, of which we know what they mean, because we made them:
+# megabytes that need no network and answer in milliseconds. It was trained on spans of random
+# tokens said again (remember this in notebooks 02 and 03), and on texts from a grammar, such as
+# this one, of which we know what they mean, because we made them:
 
 # %%
 from mi_data.pocket import generator
@@ -407,9 +409,10 @@ claim("start.outside_world", surprise, control=torch.stack(familiar).mean())
 print(f"a blind guess: {torch.tensor(model.cfg.d_vocab).log():.2f}")
 
 # %% [markdown]
-# Outside its world `pocket` is worse than a blind guess: it is sure, and wrong. Models that have
-# read the web are not. (Nats per token of two models do not compare, as their tokens differ.) Keep
-# this in mind: a finding on `pocket` shows that a method works and what a mechanism can look like.
+# On this text from outside `pocket` is worse than a blind guess: it is sure, and wrong. SmolLM2,
+# which has read the web, is not. (Nats per token of two models do not compare, as their tokens
+# differ.) Keep this in mind: a finding on `pocket` shows that a method works and what a mechanism
+# can look like.
 # It is no finding about GPT-2, and least of all about the models you talk to. That is why every
 # claim is made for each model anew.
 
@@ -428,7 +431,7 @@ print(f"a blind guess: {torch.tensor(model.cfg.d_vocab).log():.2f}")
 # |---|---|
 # | not set | `pocket`; on Colab GPT-2 small |
 # | `pocket` | the embedded model, never a network |
-# | `smollm2` | SmolLM2-135M-Instruct, a real one: run `make real` once (93 MB), or from the hub |
+# | `smollm2` | SmolLM2-135M-Instruct, in 4 bits after `make real` (93 MB); hub: grey claims |
 # | `gpt2` | GPT-2 small, fetched once (548 MB), then cached; or the folder `MI_GPT2_DIR` |
 # | a folder, or a name such as `EleutherAI/pythia-70m` | that model; its claims are grey |
 #

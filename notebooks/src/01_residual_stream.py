@@ -272,8 +272,9 @@ figures.heatmap(
 # %% [markdown]
 # The claim is the last cell of the first row: what the end has kept of the embedding's direction,
 # against the untrained model. On `pocket` the band is cut after the first layer and in the last.
-# What a component wrote is still in the sum, whatever comes on top of it, and can be read later. A
-# small cosine says that much else has come in, not that anything was taken out.
+# What a component wrote stays a term of the sum, and can be read later, unless another component
+# writes against it. A small cosine says that much else has come in; whether that cancels what was
+# there, it does not say.
 #
 # ## 5. LayerNorm
 #
@@ -352,9 +353,9 @@ figures.token_table(guesses(lens), lens.values[:, 0, :, 0], title=title, x=x, **
 # %% [markdown]
 # The lowest row holds a trap. Where embedding and unembedding are tied, a stream that holds nothing
 # but a word reads out as that word: an **echo** of the input, and no prediction. It needs no
-# training at all, and it fades only slowly. The claim, on the documents: the share of positions
-# whose best guess is the very token that stands there, halfway up. The control: the share whose
-# best guess is what the model says in the end.
+# training at all. On `pocket` it fades slowly; on SmolLM2 it is nearly gone halfway up. The claim,
+# on the documents: the share of positions whose best guess is the very token that stands there,
+# halfway up. The control: the share whose best guess is what the model says in the end.
 
 # %%
 few = texts[: mi.models.by_size(model, 60, 15)]
@@ -460,10 +461,12 @@ figures.lines(
 #
 # It is tempting to go on: "so the layer *knew* the answer, and the lens was blind". Look at the
 # leftmost point of the layer's own map, against word frequencies. Before layer 0 no layer has
-# computed anything, and yet the map is nearer: from the trained embeddings it has learned which
-# words follow which. (From untrained ones it learns hardly any of it on `pocket`.) There the *map*
-# does the work, and no layer. What a map finds is what it can compute **from** the stream, not what
-# the model had computed by then (notebook 16 goes into this).
+# computed anything, and yet on `pocket` the map is nearer: from the trained embeddings it has
+# learned which words follow which. (From untrained ones it learns hardly any of it.) There the
+# *map* does the work, and no layer. (A wider stream needs more tokens than we fit on here: a map
+# with hundreds of coordinates learns these by heart, and does worse on others.) What a map finds is
+# what it can compute **from** the stream, not what the model had computed by then (notebook 16 goes
+# into this).
 #
 # So compare deeper layers with that point: how much of the map's distance at layer 0 is left, on
 # average, to maps of deeper streams. This is the second claim. The control is the same in the
@@ -595,7 +598,8 @@ print(f"{names[loudest]} on average: {by_head[half:, loudest].mean():.3f}")
 # product of what it writes with the direction. Is the share of an MLP the work of a few neurons?
 # Take the MLP with the largest mean share. The claim: what the best twentieth of its neurons,
 # chosen on half of the prompts, hold of the share on the other half; an even share would be a
-# twentieth. The control takes the most active twentieth instead.
+# twentieth. The control takes the twentieth with the highest mean activation instead. (In a gated
+# MLP a busy neuron may be far below zero, and is then not among them.)
 
 # %%
 layer = int(drawn.mlps.mean(0).argmax())
@@ -733,8 +737,8 @@ mi.figures.explore(explore_lens, prompt=tried, or_your_own="")
 # - The final stream is an exact sum of embedding, position, heads, biases and MLPs; every layer
 #   adds.
 # - The stream grows, as a sum of unrelated vectors does; where it grows is learned. It is a
-#   channel: what is written stays in the sum, and any two components share virtual weights through
-#   it.
+#   channel: what is written can be read in any later layer unless it is cancelled, and a writer and
+#   any later reader share virtual weights through it.
 # - LayerNorm forgets length and mean, RMSNorm the length. Given its scale it is linear, so it can
 #   be folded: predictions stay, single logits and weights change.
 # - The logit lens shows what an early stream would predict. With tied embeddings that is at first
@@ -767,9 +771,9 @@ print("before:", read_before.tolist(), "folded:", read_folded.tolist())
 
 # %% [markdown]
 # `mi.load_model` folds every LayerNorm, and also *centres*: it subtracts from everything that
-# writes the mean coordinate that LayerNorm would remove anyway, and from the unembedding the mean
-# over the vocabulary, which no probability depends on. Load the raw checkpoint and see what stayed
-# the same.
+# writes the mean coordinate that LayerNorm would remove anyway (RMSNorm would not, so there it
+# stays), and from the unembedding the mean over the vocabulary, which no probability depends on.
+# Load the raw checkpoint and see what stayed the same.
 
 # %%
 from transformers import AutoModelForCausalLM
@@ -959,7 +963,8 @@ else:
 
 # %% [markdown] tags=["task"] minutes=10 difficulty=2
 # ### Exercise 6: the analogy, done right
-# Return the id of the token nearest to `b − a + c` by cosine, with the three words left out.
+# Return the id of the token nearest to `b − a + c` by cosine, with the three words left out. Take
+# the vectors as they are; above they were scaled to length one first.
 
 # %% [markdown] tags=["hint"]
 # `torch.cosine_similarity(W_E, query, dim=-1)`, then set three entries to minus infinity.

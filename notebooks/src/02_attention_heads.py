@@ -209,11 +209,11 @@ patterns(n_layers // 2).static()
 # ## 4. Kinds of heads, by score
 #
 # The text: random tokens, said twice. Nothing in it makes sense, so what a head shows here does not
-# come from the meaning of words. But no model was trained on such text: a head may do here what it
-# never does in a story, and the other way round. So the table below has its score on stories as
-# well. These are the tokens of a well-known demonstration with GPT-2 small, so that its published
-# scores can be compared. (There is no BOS in it: heads that rest on BOS elsewhere must look at
-# something here.)
+# come from the meaning of words. But it is no ordinary text (`pocket` was trained on spans of it,
+# SmolLM2 and GPT-2 on language): a head may do here what it never does in a story, and the other
+# way round. So the table below has its score on stories as well. These are the tokens of a
+# well-known demonstration with GPT-2 small, so that its published scores can be compared. (There is
+# no BOS in it: heads that rest on BOS elsewhere must look at something here.)
 #
 # The previous-token score of a head is its attention to the token before, averaged over queries.
 # Below it is computed naively for the example head of section 2. `mi.heads.token_targets` says for
@@ -309,7 +309,7 @@ print(f"{resting}, with BOS in the sixth place: on BOS {late[5]:.2f}, on the fir
 # And duplicate tokens? Where the best score is hardly above that of the untrained model, no head
 # does this job on this text, and the "best head" is the winner of a lottery. GPT-2 small has heads
 # for duplicate tokens [@wang2022ioi], and so has SmolLM2, which shows that the score sees one;
-# `pocket` does without. So this claim expects another value of each model.
+# `pocket` shows none here. So this claim expects another value of each model.
 
 # %%
 best, by_luck = (found["duplicate_token"].max() for found in (scores, chance))
@@ -595,11 +595,12 @@ look = {"xlabel": "K-composition score", "bins": 60, "marks": chance_level}
 figures.histogram(samples, title="K-composition, with and without the wiring", **look)
 
 # %% [markdown]
-# Both tails are wiring. Right of chance a head reads what the other writes, left of chance it reads
-# other directions: avoiding a subspace takes training as well. How far out is a pair? Measure it in
-# standard deviations of the baseline of its kind; in trained models many pairs lie further out than
-# any random one. The heatmap shows what the best previous-token head (of those with a layer above
-# them) offers to every later head: does one read it with its keys?
+# Both tails are more than chance. Right of it a head can read what the other writes, left of it it
+# reads other directions. Not all of that is a wire made for the purpose: two heads may favour the
+# same directions of the stream for reasons of their own (notebook 01). How far out is a pair?
+# Measure it in standard deviations of the baseline of its kind; in trained models many pairs lie
+# further out than any random one. The heatmap shows what the best previous-token head (of those
+# with a layer above them) offers to every later head: does one read it with its keys?
 
 # %%
 deviations = {kind: (wiring[kind] - baseline[kind].mean()) / baseline[kind].std() for kind in "QKV"}
@@ -686,7 +687,8 @@ check.composition(composition)
 # - Copying can be read off the weights, and depends on what the head is assumed to read: some of
 #   `pocket`'s heads reverse the bare embedding and copy what the first MLP makes of it.
 # - Composition scores say which heads could be wired together, against a baseline with a spread.
-#   Two heads in a row are one virtual head, exactly, while LayerNorm's scale is held (appendix C).
+#   Two heads in a row are one virtual head, exactly, while LayerNorm's scale and both patterns are
+#   held (appendix C).
 #
 # **What we have not shown.** That the model *uses* any of this. Every score here describes weights
 # or attention. Notebook 03 intervenes.
@@ -791,8 +793,8 @@ figures.lines(
 # embedding lies furthest along the reading side, and those whose logits the writing side raises
 # most. (A pair has a sign of its own: the other end reads and writes the opposite.) Such lists have
 # been found readable in GPT-2 [@millidge2022svd]. Where the curve above rises no faster than that
-# of chance, do not expect it: directions of equal strength can be turned into each other, so a
-# single one of them is arbitrary. The lists of `pocket`'s copier show just that.
+# of chance, there is less reason to expect it: the nearer two strengths are, the more arbitrary it
+# is which mixtures of the two directions are listed. Those of `pocket`'s copier are hard to read.
 
 # %%
 rows = []

@@ -23,9 +23,10 @@
 # ## 1. Later tokens are easier
 #
 # The simplest sign that a model uses what it has read: its loss falls along the text. Here are
-# short stories in plain English, one for each row. The curve is the mean loss at each position,
-# averaged over neighbours to calm it down. Look at its slope, and compare with a model of the same
-# shape that was never trained.
+# short stories in plain English, one for each row, all cut to the same length. (So their "end",
+# below, is where we cut, seldom the last of the story.) The curve is the mean loss at each
+# position, averaged over neighbours to calm it down. Look at its slope, and compare with a model of
+# the same shape that was never trained.
 
 # %%
 from mi_data.pocket import generator
@@ -91,7 +92,8 @@ mi.figures.lines(
 # %% [markdown] short=true
 # The loss drops where the second copy begins, though not at its very first token: nothing says that
 # a repetition starts there. (On the first copy a trained model can be *worse* than an untrained
-# one. It expects language, and this is none.)
+# one. It expects other text, and is sure of it. `pocket` was shown random tokens said again in its
+# training, and scored on the repeats alone; SmolLM2 and GPT-2 learned to repeat from language.)
 #
 # The claim compares the two copies. Entry $i$ of the curve is about token $i + 1$, so the second
 # copy's first *predictable* token has entry `half`.
@@ -198,8 +200,8 @@ print(f"the best head of the first layer scores {at_any[0].max():.2f}")
 # logit (divided by the final LayerNorm's scale). Each dot below is a head: to the right it matches
 # prefixes, upwards it pushes the next token. Most heads do neither, and lie at the lower left. On
 # pocket three heads do both, at the upper right. In SmolLM2 the two have come apart: the heads that
-# match best push a little, and another, late head pushes most without matching. It says what others
-# have found.
+# match best push a little, and another, late head pushes most without matching. It may say what
+# others have found; we did not test that.
 
 # %%
 names = [f"blocks.{i}.attn.hook_z" for i in range(n_layers)] + ["ln_final.hook_scale"]
@@ -525,8 +527,10 @@ mi.figures.table(
 
 # %% [markdown]
 # That is **K-composition, by intervention**. Where cutting the direct wire takes less away than
-# ablating the head, the rest travels by other routes: through MLPs and heads in between. What is
-# left without the head may come from other previous-token heads.
+# ablating the head, the rest travels by other routes: through MLPs and heads in between. On SmolLM2
+# it is the other way round: the cut leaves next to nothing, the ablation more than a quarter (of
+# the best head's match alone; the table is for several). Without the head other parts may change,
+# too, and make up for some of it; the cut leaves them as they were.
 
 # %% [markdown]
 # ## 6. An induction head is born
@@ -670,8 +674,8 @@ check.find_induction_head(find_induction_head)
 # - Induction heads match prefixes *and* copy. Both are scores, and both need controls; in a deeper
 #   model later heads may do most of the pushing.
 # - The mechanism takes two heads in two layers, wired by K-composition. Cutting that wire alone
-#   takes most of the match away; cutting the queries' does not. The weights show the wire, too
-#   (appendix D).
+#   takes most of the match away; cutting the queries' does not. On `pocket` the weights
+#   show the wire, too (appendix D).
 # - Ablating induction heads, and not others of their layers, undoes the gain on exact copies. One
 #   of several costs little where they are redundant (appendix A). In a passage that comes again
 #   with words changed they help where the word before is the same (appendix B).
@@ -812,11 +816,12 @@ claim("fuzzy.ablation", without[0] - loss[0], control=without[1] - loss[1])
 # %% [markdown]
 # ## Appendix C: the same heads on ordinary text
 #
-# Random tokens are a strange diet. What do heads with high scores do on ordinary text? Split the
-# tokens of the stories in two: those that occurred before in their row, so that there is something
-# to match, and those that did not. For the best induction head, compare the
-# attention on the first token. The last bar is for random tokens said twice, behind a BOS: there
-# the match is sure to come true.
+# Random tokens are a strange diet, even for `pocket`, which was raised on some. What do heads with
+# high scores do on ordinary text? Split the tokens of the stories in two: those that occurred
+# before in their row, so that there is something to match, and those that did not. For the best
+# induction head, compare the attention on the first token. The last two bars are for random tokens
+# said twice, behind a BOS: the second copy, where the match is sure to come true, and the first,
+# where nothing matches.
 
 # %%
 matches = mi.heads.token_targets(texts, "induction")
@@ -829,12 +834,15 @@ on_text = mi.heads.attention_scores(
 twice = mi.prompts.repeated_tokens(model, 10, length // 2, seed=2, low=1000, high=top_id)
 matched = mi.heads.token_targets(twice, "induction").any(-1, keepdim=True)
 first_of_twice = mi.heads.token_targets(twice, "first_token") & matched
-on_text["rest, repeat"] = mi.heads.attention_scores(model, twice, {"": first_of_twice})[""]
+first_of_new = mi.heads.token_targets(twice, "first_token") & ~matched
+by_copy = {"rest, repeat": first_of_twice, "rest, first copy": first_of_new}
+on_text |= mi.heads.attention_scores(model, twice, by_copy)
 
 # %%
 figures.bars(
     [on_text[name][best] for name in on_text],
-    ["the matches", "first, match", "first, no match", "first, repeats"], ylabel="attention",
+    ["the matches", "first, match", "first, no match", "first, repeats", "first, first copy"],
+    ylabel="attention",
     title=f"What {best} looks at: the matches, or the first token",
 )  # fmt: skip
 
@@ -844,9 +852,11 @@ claim("ordinary.rests", on_text["rest, no match"][best], control=on_text["rest, 
 # %% [markdown]
 # A softmax must put its attention somewhere. With nothing to match, the head parks it on the first
 # token (such a place is called an attention sink). In text it mostly does so even where a token
-# occurred before: compare the second bar with the third. Only a real repeat calls it away. A score
-# measured on random tokens says what a head *can* do, not what it mostly does. To follow the rule
-# of exercise 3 in these stories would seldom be right:
+# occurred before: compare the second bar with the third. In random tokens said twice it does not.
+# Two things differ there, the repeat and the kind of text. The last bar is for their first copy,
+# where nothing matches: on `pocket` the head rests there less than half as much as in stories. A
+# score measured on random tokens says what a head *can* do, not what it mostly does. To follow the
+# rule of exercise 3 in these stories would seldom be right:
 
 # %%
 latest = (matches * torch.arange(length, device=texts.device)).amax(-1)  # [row query]
@@ -892,7 +902,8 @@ claim("wiring.match", own_mark(prev), control=sum(of_others) / len(of_others))
 
 # %% [markdown]
 # The first step, too, where positions are learned vectors: ask with each position, through the
-# previous-token head's $W_{QK}$, and see how often the position before it fits best.
+# previous-token head's $W_{QK}$, and see how often the position before it fits best. (`pocket`'s
+# position vectors were started as waves, which makes such a head easy to learn.)
 
 # %%
 if learned:
