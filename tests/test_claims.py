@@ -359,6 +359,7 @@ def test_results_are_whole_and_plain_json(claim: Claims, monkeypatch, tmp_path: 
         "source": "measured on pocket",
         "status": "holds",
         "reason": "",
+        "own": False,
     }
 
 
@@ -392,6 +393,33 @@ def test_markdown_compares_models(folder: Path, monkeypatch, tmp_path: Path, sho
     assert row.startswith("| 01_stream | Neighbouring layers point one way. *cosine* (control: two")
     assert row.endswith("| **FAILS** 0.7 (0.01) | [0.6 (0.01)] | [0.5 (0.01)] |")
     assert results_markdown(load_results(tmp_path / "results")).splitlines()[2] == row
+
+
+def test_what_a_notebook_asks_of_its_own_models_is_told_of_no_loaded_one(
+    folder: Path, monkeypatch, tmp_path: Path, shown: list
+) -> None:
+    gpt2 = GOOD[GOOD.index("[claim.gpt2]") : GOOD.rindex("[[claim]]")]
+    text = GOOD.replace(gpt2, "").replace("[claim.pocket]", "[claim.any]", 1)
+    (folder / "01_stream.toml").write_text(text, "utf-8")
+    own, loaded = list(load_claims(folder / "01_stream.toml"))
+    monkeypatch.setenv("MI_CLAIMS_DIR", str(tmp_path / "results"))
+
+    def table() -> list[str]:
+        return results_markdown(tmp_path / "results").strip().splitlines()
+
+    for model in ("pocket", "smollm2-q4"):
+        claim = Claims("01_stream", model, folder=folder)
+        claim(own, 1e-5, control=0.3)
+        assert claim.table().lines[0].own
+        assert "about the notebook's own models, whatever is loaded: 1" in repr(claim.table())
+    assert table()[0] == "| notebook | claim | the notebook's own models |"
+    assert table()[2].endswith("| 1e-05 (0.3) |")
+    claim(own, 5.0, control=0.3)
+    claim(loaded, 0.6, control=0.01)
+    claim.table()
+    assert table()[0] == "| notebook | claim | the notebook's own models | smollm2-q4 |"
+    assert table()[2].endswith("| 1e-05 (0.3)<br>**FAILS** 5 (0.3) |  |")
+    assert table()[3].endswith("|  | [0.6 (0.01)] |")
 
 
 def test_no_results_is_an_error(tmp_path: Path) -> None:

@@ -66,6 +66,19 @@ def test_the_page_names_all_and_puts_the_furthest_first() -> None:
     assert "one IOI prompt, next token. The same set-up as here." in page
 
 
+def test_the_notebooks_own_models_are_told_apart_from_the_loaded_one() -> None:
+    rows = [
+        ROW | {"id": "demo.toy", "status": "holds", "value": 2.0, "own": True},
+        ROW | {"id": "demo.ok", "status": "holds", "value": 2.0, "own": False},
+        ROW | {"id": "demo.off", "own": True},
+    ]
+    claims = [{"notebook": "07_demo", "model": "gpt2", "rows": rows, "missing": []}]
+    page = expectations_page.page(claims, {}, "gpt2", "")
+    assert re.findall(r"<code>(demo\.\w+)", page) == ["demo.off", "demo.ok", "demo.toy"]
+    assert "Hold: 1 of 3 claims" in page and "Off: 1 of 3 claims" in page
+    assert "Say nothing of gpt2" in page
+
+
 def test_every_published_id_of_a_source_has_its_setup() -> None:
     setups = expectations_page.tomllib.loads(expectations_page.SETUPS.read_text("utf-8"))
     known = {f"{section}.{key}" for section, keys in setups.items() for key in keys}

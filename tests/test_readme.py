@@ -24,6 +24,7 @@ ROW = {
     "source": "measured",
     "status": "holds",
     "reason": "",
+    "own": False,
 }
 CLAIMS = """
 [[claim]]
@@ -193,6 +194,23 @@ def test_recorded_numbers_are_judged_by_the_claims_of_today(checkout, monkeypatc
     page = (checkout / "results.md").read_text()
     assert "| **FAILS** 0.25 (3) | *not here:* 2.5 (3)<br>It moves all. |" in page
     assert "0 of 0 claims hold on smollm2-q4, 1 is not in it" in page
+
+
+def test_runs_of_a_notebook_about_its_own_models_are_not_told_of_the_loaded_one(checkout):
+    """Whatever is loaded, the same is measured: no column and no count names a loaded model."""
+    (checkout / "claims/07_demo.toml").write_text(CLAIMS.replace("claim.pocket", "claim.any"))
+    other = {"notebook": "07_demo", "model": "smollm2-q4", "rows": [ROW | {"value": 0.3}]}
+    times = {"seconds": 9.0, "cpu_seconds": 9.0, "peak_gib": None, "machine": "4 cores"}
+    (checkout / "results.json").write_text(
+        json.dumps({"pocket": "abc", "runs": [other | times], "setup": None})
+    )
+    assert readme.main() == 0
+    page = (checkout / "results.md").read_text()
+    assert "<summary>07_demo: 1 of 1 claims hold on the notebook's own models</summary>" in page
+    assert "| claim | the notebook's own models |" in page and "0.25 (3)<br>0.3 (3) |" in page
+    assert "Of these notebooks, 1 ask the notebook's own models alone" in page
+    claims = readme.read_results()["runs"][1]["rows"]
+    assert readme.own_tally([{"rows": [claims[0] | {"status": "fails"}]}]).startswith("0 of 1")
 
 
 def test_a_sample_that_is_no_claim_is_named(checkout, monkeypatch, capsys):

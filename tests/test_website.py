@@ -209,18 +209,21 @@ def test_every_claim_is_there_on_every_model_that_has_it(site: Path) -> None:
     suite = load_suite()
     text = (site / "claims.html").read_text(encoding="utf-8")
     cards = re.findall(
-        r'<article class="mi-claim" data-model="([^"]+)" data-notebook="([^"]+)"', text
+        r'<article class="mi-claim" data-model="([^"]+)" data-notebook="([^"]+)"', unescape(text)
     )
     expected = {
         (model, notebook)
         for notebook, claims in suite.items()
         for claim in claims.values()
-        for model in MODELS
+        for model in (["the notebook's own models"] if claim.own else MODELS)
         if claim.of(model)
     }
     assert expected <= set(cards)
     everywhere = [claim for claims in suite.values() for claim in claims.values()]
-    assert len(cards) >= sum(bool(c.of(model)) for c in everywhere for model in MODELS)
+    own = [claim.id for claim in everywhere if claim.own]
+    loaded = sum(bool(c.of(model)) for c in everywhere if not c.own for model in MODELS)
+    assert len(cards) >= loaded + len(own)
+    assert [text.count(f"<code>{claim}</code>") for claim in own] == [1] * len(own)
     for claims in suite.values():
         for claim in claims:
             assert f"<code>{claim}</code>" in text

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from mi_helpers.suite.expectations import MODELS, Declaration, Expectation
-from mi_helpers.suite.views import Line, span_text
+from mi_helpers.suite.expectations import ANY, MODELS, Declaration, Expectation
+from mi_helpers.suite.views import OWN, Line, span_text
 
 NOT_RUN = "not run"
 FILTERS = {"model": "Model", "notebook": "Notebook", "status": "Verdict"}
@@ -30,6 +30,9 @@ def cards(
 ) -> Iterator[Card]:
     """Every claim on every model that has a run or an expectation for it.
 
+    What is asked of the notebook's own models comes once, as a run that failed found it, else the
+    first.
+
     Args:
         suite: the declared claims by notebook, as `load_suite` reads them.
         runs: recorded runs; of two of one notebook and model the later counts.
@@ -42,6 +45,14 @@ def cards(
     others = dict.fromkeys(run["model"] for run in runs if run["model"] not in MODELS)
     for notebook, claims in suite.items():
         for claim in claims.values():
+            if claim.own:
+                made = [line for (n, _, i), line in found.items() if (n, i) == (notebook, claim.id)]
+                made.sort(key=lambda line: line.status != "fails")
+                status, html = NOT_RUN, _expected_html(claim, claim.expected[ANY])
+                if made:
+                    status, html = made[0].status, made[0]._repr_html_()
+                yield Card(claim.id, notebook, OWN, status, html)
+                continue
             for model in (*MODELS, *others):
                 line, expected = found.get((notebook, model, claim.id)), claim.of(model)
                 if line:

@@ -3,7 +3,7 @@
 `make run MODEL=gpt2` writes it to build/gallery/expectations.html. Claims that are off come first,
 the furthest first, in units of their tolerance (half the width of the expected range), with what is
 known of the published set-up and how this run's differs; then those without expectation, those that
-are not in the model, and those that hold.
+are not in the model, those that hold, and those that are of the notebook's own models.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from mi_helpers.suite.views import span_text
+from mi_helpers.suite.views import OWN, span_text
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -128,16 +128,20 @@ def page(
             off(row["value"], row["expected"]), off(row["control_value"], row["expected_control"])
         )
 
+    def section(row: Mapping[str, Any]) -> str:
+        return OWN if row.get("own") and row["status"] == "holds" else row["status"]
+
     sections = {
         "fails": "Off",
         "no expectation": f"Nothing expected yet: `make expect MODEL={model}` writes first ranges",
         "not here": "Not in this model",
         "holds": "Hold",
+        OWN: f"Say nothing of {model}: asked of {OWN}, and hold",
     }
     known = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in setup.items())
     parts = []
     for status, title in sections.items():
-        own = sorted((item for item in rows if item[1]["status"] == status), key=far, reverse=True)
+        own = sorted((item for item in rows if section(item[1]) == status), key=far, reverse=True)
         if own:
             body = "".join(_row(*item, setups) for item in own)
             head = "".join(f"<th>{cell}</th>" for cell in HEAD)

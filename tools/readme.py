@@ -26,6 +26,7 @@ from build_notebooks import measured
 from gallery import pocket_checksum
 
 from mi_helpers.suite.claims import Claims, load_results, load_suite, results_markdown
+from mi_helpers.suite.views import OWN
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
@@ -152,6 +153,11 @@ def coverage(runs: list[dict[str, Any]]) -> str:
     absent = [names[model].partition(" (")[0] for model, count in met.items() if not count]
     never = [name for name in dict.fromkeys(absent) if name not in short]
     text = f"**Recorded runs: {', '.join(done) or 'none yet'}.**"
+    suite = load_suite()
+    own = [name for name in here & {*suite} if {c.own for c in suite[name].values()} == {True}]
+    if own:
+        text += f" Of these notebooks, {len(own)} ask {OWN} alone: their runs say nothing of the"
+        text += " model that was loaded."
     return f"{text} No recorded run has met {' or '.join(never)} yet." if never else text
 
 
@@ -163,7 +169,7 @@ def sample_table(runs: list[dict[str, Any]]) -> str:
 
 def times_table(runs: list[dict[str, Any]]) -> str:
     """Seconds and peak memory of each recorded run."""
-    head = "| notebook | model | runs in | seconds by the clock | machine |"
+    head = "| notebook | loaded model | runs in | seconds by the clock | machine |"
     rows = [
         f"| {r['notebook']} | {r['model']} | {measured(r)} | {r['seconds']:.0f} | {r['machine']} |"
         for r in runs
@@ -172,12 +178,24 @@ def times_table(runs: list[dict[str, Any]]) -> str:
 
 
 def tally(run: dict[str, Any]) -> str:
-    """How many of a run's claims hold, of those that have an expectation for its model."""
-    states = [row["status"] for row in run["rows"]]
+    """How many of a run's claims about its model hold, of those that have an expectation for it."""
+    states = [row["status"] for row in run["rows"] if not row.get("own")]
+    if not states:
+        return ""
     judged = states.count("holds") + states.count("fails")
     text = f"{states.count('holds')} of {judged} claims hold on {run['model']}"
     absent = states.count("not here")
     return f"{text}, {absent} {'is' if absent == 1 else 'are'} not in it" if absent else text
+
+
+def own_tally(runs: list[dict[str, Any]]) -> str:
+    """How many of the claims about a notebook's own models hold in each of its runs."""
+    states: dict[str, set[str]] = {}
+    for row in (row for run in runs for row in run["rows"] if row.get("own")):
+        states.setdefault(row["id"], set()).add(row["status"])
+    if not states:
+        return ""
+    return f"{list(states.values()).count({'holds'})} of {len(states)} claims hold on {OWN}"
 
 
 def results_section(runs: list[dict[str, Any]]) -> str:
@@ -189,7 +207,8 @@ def results_section(runs: list[dict[str, Any]]) -> str:
         own = [run for run in runs if run["notebook"] == notebook]
         table = results_markdown(own).strip().replace(f"| {notebook} | ", "| ")
         table = table.replace("| notebook | claim", "| claim", 1).replace("|---|---|", "|---|", 1)
-        summary = f"<summary>{notebook}: {', '.join(map(tally, own))}</summary>"
+        counts = ", ".join(filter(None, [own_tally(own), *map(tally, own)]))
+        summary = f"<summary>{notebook}: {counts}</summary>"
         parts.append(f"<details>{summary}\n\n{table}\n\n</details>")
     return "\n\n".join(parts)
 

@@ -121,6 +121,7 @@ class Claims:
             source=expected.source if expected else "",
             status=status,
             reason=expected.absent if expected else "",
+            own=claim.own,
         )
 
     def not_here(self, claim_id: str, reason: str) -> None:

@@ -68,6 +68,11 @@ class Declaration:
     control_unit: str
     expected: Mapping[str, Expectation]
 
+    @property
+    def own(self) -> bool:
+        """Whether it is asked of the notebook's own models, whatever is loaded."""
+        return ANY in self.expected
+
     def of(self, model: str) -> Expectation | None:
         """What is expected of a model; None where nothing is."""
         return self.expected.get(model, self.expected.get(ANY))

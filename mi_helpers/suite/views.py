@@ -10,6 +10,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+OWN = "the notebook's own models"
+"""Of whom a claim speaks that never uses the loaded model."""
+
 # Dark enough for white text, light enough to stand out on a dark page.
 _COLOURS = {
     "holds": "#1a7f37",
@@ -44,7 +47,8 @@ class Line:
     """One claim with its verdict.
 
     `status` is "holds", "fails", "not here" (then `reason` says why; the numbers are None where it
-    cannot even be asked) or "no expectation".
+    cannot even be asked) or "no expectation". `own` marks a claim about the notebook's own models,
+    which says nothing of the model that is loaded.
     """
 
     id: str
@@ -59,6 +63,7 @@ class Line:
     source: str
     status: str
     reason: str = ""
+    own: bool = False
 
     def sentence(self) -> str:
         """The statement, told as found elsewhere where no range of this model backs it."""
@@ -126,6 +131,8 @@ class Table:
         counts = [f"{word}: {tally[status]}" for status, word in _WORDS.items() if tally[status]]
         if self.missing:
             counts.append(f"NOT MADE: {len(self.missing)} ({', '.join(self.missing)})")
+        if own := sum(line.own for line in self.lines):
+            counts.append(f"about {OWN}, whatever is loaded: {own}")
         return f"{self.notebook} on {self.model} · {' · '.join(counts)}"
 
     def __repr__(self) -> str:
@@ -175,20 +182,26 @@ def results_markdown(results: str | Path | Iterable[Mapping[str, Any]]) -> str:
 
     ``results`` is a folder of JSON files or the runs read from it. A cell reads "value (control)";
     a claim that failed is marked FAILS, one without expectation is in brackets, and one that is
-    not in that model says so.
+    not in that model says so. What is asked of the notebook's own models has a column of its own,
+    with a cell for each run that found something else.
     """
     runs = load_results(results) if isinstance(results, (str, Path)) else list(results)
-    models = sorted({run["model"] for run in runs}, key=_pocket_first)
-    rows: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {}
+    rows: dict[tuple[str, str], dict[str, list[Mapping[str, Any]]]] = {}
     for run in sorted(runs, key=lambda run: (run["notebook"], *_pocket_first(run["model"]))):
         for row in run["rows"]:
-            rows.setdefault((run["notebook"], row["id"]), {})[run["model"]] = row
+            whose = OWN if row.get("own") else run["model"]
+            found = rows.setdefault((run["notebook"], row["id"]), {})
+            found.setdefault(whose, []).append(row)
+    models = sorted({model for found in rows.values() for model in found}, key=_pocket_first)
     head = " | ".join(["notebook", "claim", *models])
     lines = [f"| {head} |", "|---|---|" + "---|" * len(models)]
     for (notebook, _), found in rows.items():
-        first = next(iter(found.values()))
+        first = next(iter(found.values()))[0]
         text = f"{first['statement']} *{first['unit']}* (control: {first['control_text']})"
-        cells = [_markdown_cell(found[m], first["statement"]) if m in found else "" for m in models]
+        cells = []
+        for model in models:
+            told = [_markdown_cell(row, first["statement"]) for row in found.get(model, [])]
+            cells.append("<br>".join(dict.fromkeys(told)))
         lines.append(
             " | ".join([f"| {notebook}", *(c.replace("|", "\\|") for c in (text, *cells))])
         )
@@ -196,8 +209,8 @@ def results_markdown(results: str | Path | Iterable[Mapping[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _pocket_first(model: str) -> tuple[bool, bool, str]:
-    return model != "pocket", model != "gpt2", model
+def _pocket_first(model: str) -> tuple[bool, bool, bool, str]:
+    return model != OWN, model != "pocket", model != "gpt2", model
 
 
 def _markdown_cell(row: Mapping[str, Any], statement: str) -> str:

@@ -983,14 +983,15 @@ figures.lines(
 # ## Appendix C: faithful to what?
 #
 # "Ablated" can mean other things than "as in the corrupt run": zero; the mean over reference
-# prompts; the activation of another prompt, drawn at random. The reference prompts are the corrupt
-# ones, with the same wording. If the curves differ, a faithfulness without its ablation says little
-# [@miller2024metrics].
+# prompts; the activation of another prompt, drawn at random. The reference prompts are twelve with
+# three strangers in the same wording, the corrupt ones among them. If the curves differ, a
+# faithfulness without its ablation says little [@miller2024metrics].
 
 # %%
 from mi_helpers.patching import Mean, Resample, Zero
 
-strangers = others.corrupt_tokens
+reference = mi.prompts.ioi(model, 12, seed=1, corruption="random", same_wording=True)
+strangers = reference.corrupt_tokens
 ablations = {"the mean": Mean(strangers), "another prompt": Resample(strangers, seed=0),
              "another draw": Resample(strangers, seed=1), "zero": Zero()}  # fmt: skip
 by_ablation = {"its corrupt twin": curves["strongest edges (EAP-IG)"]}
@@ -1004,8 +1005,7 @@ figures.lines(
 # %% [markdown]
 # Zero is the odd one, as notebook 08 explains. The claim asks about the two that are in use: over
 # the small circuits, up to two of a hundred edges, the mean gap between the mean and the corrupt
-# twin. The control is what chance alone can do: two draws of the reference prompts. (A larger model
-# has four prompts here, and both draws take the same: for it there is no control.)
+# twin. The control is what chance alone can do: two draws of the reference prompts.
 
 
 # %%
