@@ -1,6 +1,6 @@
 """Environments for the libraries that ours are measured beside, each its own, in build/bench.
 
-    python benchmarks/peers.py            make those that are missing (about a minute each)
+    python benchmarks/peers.py [nnsight ...]     make those that are missing (about a minute each)
 
 They cannot share ours: SAELens needs transformer-lens below 4. An environment is made anew when its
 requirements below change. One that cannot be made is named with the reason, and left out.
@@ -83,7 +83,7 @@ def _run(peer: str, *command: object) -> None:
 
 
 if __name__ == "__main__":
-    for name in REQUIREMENTS:
+    for name in sys.argv[1:] or REQUIREMENTS:
         try:
             print(make(name))
         except PeerError as err:

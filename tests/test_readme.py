@@ -208,7 +208,7 @@ def test_runs_of_a_notebook_about_its_own_models_are_not_told_of_the_loaded_one(
     page = (checkout / "results.md").read_text()
     assert "<summary>07_demo: 1 of 1 claims hold on the notebook's own models</summary>" in page
     assert "| claim | the notebook's own models |" in page and "0.25 (3)<br>0.3 (3) |" in page
-    assert "Of these notebooks, 1 ask the notebook's own models alone" in page
+    assert "Of these notebooks, 1 ask only models of their own" in page
     claims = readme.read_results()["runs"][1]["rows"]
     assert readme.own_tally([{"rows": [claims[0] | {"status": "fails"}]}]).startswith("0 of 1")
 

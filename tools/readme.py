@@ -156,8 +156,8 @@ def coverage(runs: list[dict[str, Any]]) -> str:
     suite = load_suite()
     own = [name for name in here & {*suite} if {c.own for c in suite[name].values()} == {True}]
     if own:
-        text += f" Of these notebooks, {len(own)} ask {OWN} alone: their runs say nothing of the"
-        text += " model that was loaded."
+        text += f" Of these notebooks, {len(own)} ask only models of their own: their runs say"
+        text += " nothing of the model that was loaded."
     return f"{text} No recorded run has met {' or '.join(never)} yet." if never else text
 
 
