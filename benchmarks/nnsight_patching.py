@@ -2,8 +2,9 @@
 
     <python of an environment with nnsight> benchmarks/nnsight_patching.py FOLDER < job.safetensors
 
-FOLDER holds the model in Hugging Face's format. The job: tokens `base` and `source` [batch pos],
-`answers` [batch 2], `cells` [cell 3] (layer, position, head; -1 stands for all), and `per_head`.
+FOLDER holds a model of GPT-2's or of Llama's form in Hugging Face's format. The job: tokens `base`
+and `source` [batch pos], `answers` [batch 2], `cells` [cell 3] (layer, position, head; -1 stands
+for all), and `per_head`.
 Answers with the mean logit difference of each cell and the seconds of all, as one line of JSON.
 """
 
@@ -13,6 +14,7 @@ import json
 import os
 import sys
 import time
+from typing import Any
 
 import torch
 from nnsight import TransformersModel, save
@@ -20,16 +22,26 @@ from safetensors.torch import load
 from torch import Tensor
 
 
+def parts(model: Any) -> tuple[list[Any], list[Any]]:
+    """The blocks of a model, and of each the projection that reads all its heads."""
+    if hasattr(model, "transformer"):
+        blocks = list(model.transformer.h)
+        return blocks, [block.attn.c_proj for block in blocks]
+    blocks = list(model.model.layers)
+    return blocks, [block.self_attn.o_proj for block in blocks]
+
+
 def main(folder: str, job: dict[str, Tensor]) -> dict[str, object]:
     """Patch every cell, one forward pass each."""
     torch.set_num_threads(int(job["threads"]))
     model = TransformersModel(folder, task="text-generation", dispatch=True, dtype=torch.float32)
-    blocks, n_layers = model.transformer.h, model.config.n_layer
-    d_head = model.config.n_embd // model.config.n_head
+    d_head = model.config.hidden_size // model.config.num_attention_heads
     base, source = (
         {"input_ids": job[name], "attention_mask": torch.ones_like(job[name])}
         for name in ("base", "source")
     )
+    blocks, projections = parts(model)
+    modules = projections if job["per_head"] else blocks
     right, wrong = job["answers"].unbind(1)
     row = torch.arange(len(right))
 
@@ -37,7 +49,7 @@ def main(folder: str, job: dict[str, Tensor]) -> dict[str, object]:
         where = slice(None) if position < 0 else slice(position, position + 1)
         part = slice(None) if head < 0 else slice(head * d_head, (head + 1) * d_head)
         with model.trace(base):
-            act = blocks[layer].attn.c_proj.input if job["per_head"] else blocks[layer].input
+            act = modules[layer].input
             act[:, where, part] = values[layer][:, where, part]
             logits = save(model.lm_head.output[:, -1])
         return float((logits[row, right] - logits[row, wrong]).mean())
@@ -45,14 +57,9 @@ def main(folder: str, job: dict[str, Tensor]) -> dict[str, object]:
     began = time.perf_counter()
     with torch.no_grad():
         with model.trace(source):
-            values = save(
-                [
-                    (block.attn.c_proj.input if job["per_head"] else block.input).clone()
-                    for block in blocks
-                ]
-            )
+            values = save([module.input.clone() for module in modules])
         found = [patched(values, *cell) for cell in job["cells"].tolist()]
-    return {"values": found, "seconds": time.perf_counter() - began, "n_layers": n_layers}
+    return {"values": found, "seconds": time.perf_counter() - began, "n_layers": len(blocks)}
 
 
 if __name__ == "__main__":

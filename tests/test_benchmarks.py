@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
+from other_models import save_other
+
+from mi_helpers.models import load_model
+from mi_helpers.patching import LogitDiff, OtherRun, patch_sweep
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -67,6 +73,29 @@ def test_projections_follow_from_the_costs(scaling):
     last = 10_000_000 * (2e-3 + 1e-4)
     assert saes["8 machines"] == saes["64 machines"] == scaling.hours(10 + 1.2 * last) == "7 h"
     assert seeds["tasks"] == 120 and seeds["64 machines"] == saes["8 machines"]
+
+
+@pytest.mark.parametrize("sweep", ["residual stream", "heads x position"])
+def test_nnsight_patches_a_llama_as_we_do(monkeypatch, tmp_path, sweep):
+    """Where nnsight has its environment; on GPT-2's form the benchmark compares both itself."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    bench, peers = (importlib.import_module(name) for name in ("bench_patching", "peers"))
+    try:
+        python = peers.python_of("nnsight")
+    except peers.PeerError as err:
+        pytest.skip(str(err))
+    model = load_model(str(save_other(tmp_path, "llama")), device="cpu")
+    job = bench.two_runs(model, 10)
+    site, over, _, axes = bench.SWEEPS[sweep]
+    sizes = {"layer": model.cfg.n_layers, "pos": bench.N_POS, "head_index": model.cfg.n_heads}
+    cells = list(itertools.product(*(range(0, sizes[axis], 2) for axis in axes)))
+    theirs, _ = bench.by_nnsight(python, model, job, cells, sweep)
+    ours = patch_sweep(
+        model, job["base"], OtherRun(job["source"]), LogitDiff(job["answers"]), site=site, over=over
+    ).mean()
+    ours = torch.stack([ours[cell] for cell in cells])
+    assert theirs.std() > 1e-3
+    torch.testing.assert_close(theirs, ours, rtol=1e-5, atol=1e-5)
 
 
 def test_scripts_use_no_name_that_is_not_there():

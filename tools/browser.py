@@ -39,6 +39,21 @@ def chromium() -> str:
     raise FileNotFoundError("no Chromium found; install one, for example: apt install chromium")
 
 
+def save_pictures(figures: Mapping[str, Any], folder: Path) -> None:
+    """Save plotly figures as PNG in a folder, each under its name, without a network."""
+    from playwright.sync_api import sync_playwright
+
+    folder.mkdir(exist_ok=True)
+    with sync_playwright() as play:
+        page = play.chromium.launch(executable_path=chromium(), args=list(FLAGS)).new_page(
+            viewport={"width": 860, "height": 900}
+        )
+        for name, figure in figures.items():
+            page.set_content(figure.to_html(include_plotlyjs=True))
+            page.locator(".main-svg").first.wait_for()
+            page.locator(".plot-container").first.screenshot(path=folder / f"{name}.png")
+
+
 @dataclass
 class Lab:
     """A running Jupyter: its address, its token, and the folder it serves."""

@@ -13,12 +13,11 @@ from pathlib import Path
 
 import torch
 from mi_data.pocket import evaluate
-from playwright.sync_api import sync_playwright
 
 import mi_helpers as mi
 
 sys.path.insert(0, str(Path(__file__).parent))
-from browser import FLAGS, chromium  # noqa: E402
+from browser import save_pictures  # noqa: E402
 
 POCKET = Path(__file__).parents[1] / "data" / "pocket"
 PHRASINGS = Path(__file__).parents[1] / "tests" / "data" / "ioi_phrasings.toml"
@@ -58,20 +57,6 @@ def facts_by_layer(model, n: int = 300) -> list[float]:
         logits = model.unembed(model.ln_final(torch.cat(stream)))
         right += (logits[:, 0].argmax(-1) == answer).float()
     return (right / n).tolist()
-
-
-def draw(figures: dict[str, object]) -> None:
-    """Save plotly figures as PNG through a headless Chromium, without a network."""
-    folder = POCKET / "pictures"
-    folder.mkdir(exist_ok=True)
-    with sync_playwright() as play:
-        page = play.chromium.launch(executable_path=chromium(), args=list(FLAGS)).new_page(
-            viewport={"width": 860, "height": 900}
-        )
-        for name, figure in figures.items():
-            page.set_content(figure.to_html(include_plotlyjs=True))
-            page.locator(".main-svg").first.wait_for()
-            page.locator(".plot-container").first.screenshot(path=folder / f"{name}.png")
 
 
 def rows(m: dict) -> list[tuple[str, str, str]]:
@@ -213,7 +198,7 @@ def main() -> None:
     (POCKET / "measured.json").write_text(json.dumps(measured, indent=1) + "\n")
     layers = [f"L{i}" for i in range(bridge.cfg.n_layers)]
     heads = [f"H{i}" for i in range(bridge.cfg.n_heads)]
-    draw(
+    save_pictures(
         {
             "heads": mi.figures.heatmap(
                 torch.stack(list(scores.values())),
@@ -234,7 +219,8 @@ def main() -> None:
                 subtitle="pocket: residual stream before each layer, logit difference restored",
                 colorbar="recovery",
             ),
-        }
+        },
+        POCKET / "pictures",
     )
     fill(POCKET / "README.md", rows(measured), evaluate.samples(args.folder))
 

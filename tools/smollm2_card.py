@@ -1,8 +1,9 @@
-"""Measure SmolLM2 and fill its model card: ``python tools/smollm2_card.py [--dry]``.
+"""Measure SmolLM2 and fill its model card: ``python tools/smollm2_card.py [--dry | --draw]``.
 
-Writes `measured.json` beside the card, the pictures beside that, and the table between the card's
-markers. Every number in the table comes from here; each comes with the same on an untrained model
-of its shape, where that is a control. A few minutes on two cores.
+Writes `measured.json` beside the card, and from that the pictures in `data/smollm2/pictures/` and
+what stands between the card's markers; `--draw` measures nothing and does the second part alone.
+Every number of the card comes from here; each comes with the same on an untrained model of its
+shape, where that is a control. A few minutes on two cores.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
+from browser import save_pictures
 
 import mi_helpers as mi
 
@@ -19,6 +22,7 @@ CARD = Path(__file__).parents[1] / "data" / "smollm2"
 TEXTS = ("reference", "tasks", "mitigating", "head_detector")
 STARTS = ("<|endoftext|>", "<|im_start|>", None)
 KINDS = ("previous_token", "duplicate_token", "induction", "first_token")
+HALF = 0.5
 
 
 @torch.no_grad()
@@ -61,15 +65,22 @@ def behaviour(model) -> dict[str, float]:
     return out
 
 
-def heads(model) -> dict[str, list[tuple[str, float]]]:
-    """The three best heads of each kind on random tokens said twice, with their scores."""
+def heads(model) -> dict[str, dict[str, list]]:
+    """Scores on random tokens said twice: each kind's three best heads, and the best by layer."""
     tokens = mi.prompts.repeated_tokens(model, 8, 50, seed=0)
     scores = mi.heads.attention_scores(model, tokens)
+    best = {kind: mi.heads.top_heads(scores[kind], 3) for kind in KINDS}
     return {
-        kind: [(f"L{layer}H{head}", score) for (layer, head), score in mi.heads.top_heads(s, 3)]
-        for kind, s in scores.items()
-        if kind in KINDS
+        "best": {kind: [(str(head), s) for head, s in found] for kind, found in best.items()},
+        "by_layer": {kind: scores[kind].amax(1).tolist() for kind in KINDS},
     }
+
+
+def direct(model) -> list[list[float]]:
+    """What each head adds to the logit difference of the literature's prompts, layer by layer."""
+    pairs = mi.prompts.ioi_literature(model)
+    shares = mi.lens.logit_attribution(model, pairs.clean_tokens, pairs.answer_tokens)
+    return shares.heads.mean(0).tolist()
 
 
 def patching(model) -> dict[str, list]:
@@ -100,7 +111,9 @@ def measure(model) -> dict[str, dict]:
         "behaviour": behaviour(model),
         "behaviour_untrained": behaviour(control),
         "heads": heads(model),
-        "heads_untrained": {kind: best[0][1] for kind, best in heads(control).items()},
+        "heads_untrained": heads(control),
+        "direct": direct(model),
+        "direct_untrained": direct(control),
         "patching": patching(model),
     }
 
@@ -108,8 +121,9 @@ def measure(model) -> dict[str, dict]:
 def rows(m: dict) -> list[tuple[str, str, str]]:
     """The table's rows: what was asked, how it was measured, the value (control)."""
     b, u, loss = m["behaviour"], m["behaviour_untrained"], m["loss_by_start"]
-    names = {kind: ", ".join(f"{h} {s:.2f}" for h, s in best) for kind, best in m["heads"].items()}
-    p, control = m["patching"], m["heads_untrained"]
+    best = m["heads"]["best"]
+    names = {kind: ", ".join(f"{h} {s:.2f}" for h, s in best[kind]) for kind in best}
+    p, control = m["patching"], m["heads_untrained"]["best"]
     spread = "{:.2f} to {:.2f}".format(*(f(b["ioi_diff_draws"]) for f in (min, max)))
     right = "{:.0%} to {:.0%}".format(*(f(b["ioi_right_draws"]) for f in (min, max)))
     early = next(i for i, v in enumerate(p["name"]) if v < 0.5)
@@ -125,7 +139,7 @@ def rows(m: dict) -> list[tuple[str, str, str]]:
          "<code>&lt;&#124;im_start&#124;&gt;</code>, after nothing",
          ", ".join(f"{loss[s or 'none']:.2f}" for s in STARTS)),
         *((f"{kind.replace('_', '-')} heads", "attention to the target",
-           f"{names[kind]} ({control[kind]:.2f})") for kind in names),
+           f"{names[kind]} ({control[kind][0][1]:.2f})") for kind in names),
         ("The answer leaves the second mention of the giver", "recovery below a half, before layer",
          f"{early}"),
         ("The answer is at the end", "recovery above a half, before layer", f"{late}"),
@@ -135,6 +149,49 @@ def rows(m: dict) -> list[tuple[str, str, str]]:
          ", ".join(f"{h} {v:.2f}" for h, v in p["against"])),
     ]  # fmt: skip
     return [(a[0].upper() + a[1:], b, c) for a, b, c in table]
+
+
+def pictures(m: dict) -> dict[str, Any]:
+    """The card's figures by name; each title says what was found."""
+    n_layers, n_heads = len(m["direct"]), len(m["direct"][0])
+    layers, p = [f"L{i}" for i in range(n_layers)], m["patching"]
+    subtitle = f"{m['model']['id']}: "
+    by_layer, untrained = m["heads"]["by_layer"], m["heads_untrained"]["by_layer"]
+    within = {
+        kind: [i for i, score in enumerate(by_layer[kind]) if score >= HALF] for kind in KINDS
+    }
+    places = {kind: f"L{found[0]} to L{found[-1]}" for kind, found in within.items()}
+    most = max(max(scores) for scores in untrained.values())
+    shares = {(f"L{i}H{j}"): s for i, row in enumerate(m["direct"]) for j, s in enumerate(row)}
+    ranked = sorted(shares, key=lambda head: shares[head])
+    chance = max(abs(s) for row in m["direct_untrained"] for s in row)
+    early = next(i for i, v in enumerate(p["name"]) if v < HALF)
+    late = next(i for i, v in enumerate(p["end"]) if v > HALF)
+    return {
+        "kinds": mi.figures.heatmap(
+            [by_layer[kind] for kind in KINDS],
+            title=f"Duplicate-token heads sit in {places['duplicate_token']}, induction heads in "
+            f"{places['induction']}",
+            subtitle=f"{subtitle}best head of each layer; untrained at most {most:.2f}",
+            x=layers, y=[kind.replace("_", "-") for kind in KINDS], xlabel="layer",
+            colorbar="attention to the target", center=None, limit=1,
+        ),
+        "direct": mi.figures.heatmap(
+            m["direct"],
+            title=f"{ranked[-1]} writes most for the right name, {ranked[0]} most against it",
+            subtitle=f"{subtitle}direct effect on the logit difference, eight prompts; "
+            f"untrained at most {chance:.2f}",
+            x=[f"H{j}" for j in range(n_heads)], y=layers, xlabel="head", ylabel="layer",
+            colorbar="logits",
+        ),
+        "handover": mi.figures.lines(
+            {"second mention of the giver": p["name"], "end": p["end"]},
+            title=f"The answer leaves the name before layer {early} and is at the end "
+            f"before layer {late}",
+            subtitle=f"{subtitle}residual stream before each layer, eight prompts",
+            x=list(range(len(p["end"]))), xlabel="layer", ylabel="share of the answer that returns",
+        ),
+    }  # fmt: skip
 
 
 def fill(card: Path, table: list[tuple[str, str, str]]) -> None:
@@ -150,18 +207,21 @@ def fill(card: Path, table: list[tuple[str, str, str]]) -> None:
 
 
 def main() -> None:
-    """Measure, fill."""
+    """Measure, draw, fill."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dry", action="store_true", help="print, write nothing")
+    parser.add_argument("--draw", action="store_true", help="from measured.json, measure nothing")
     args = parser.parse_args()
-    model = mi.load_model("smollm2-q4", device="cpu")
-    measured = measure(model)
-    table = rows(measured)
-    print(*table, sep="\n")
-    if not args.dry:
+    if not args.draw:
+        measured = measure(mi.load_model("smollm2-q4", device="cpu"))
+        print(*rows(measured), sep="\n")
+        if args.dry:
+            return
         text = json.dumps(measured, indent=1) + "\n"
         (CARD / "measured.json").write_text(text, encoding="utf-8")
-        fill(CARD / "README.md", table)
+    measured = json.loads((CARD / "measured.json").read_text(encoding="utf-8"))
+    save_pictures(pictures(measured), CARD / "pictures")
+    fill(CARD / "README.md", rows(measured))
 
 
 if __name__ == "__main__":
