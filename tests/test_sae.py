@@ -113,15 +113,19 @@ def test_wrong_width_is_refused_by_name() -> None:
         an_sae(hook=HOOK).encode(torch.zeros(2, 7))
 
 
-@pytest.mark.parametrize("kind", S.ARCHITECTURES)
-def test_sparse_and_dense_products_agree(kind: str) -> None:
-    recipe = S.Recipe(kind, d_sae=40, k=3, l1=0.3, l0=0.2, bandwidth=0.4)
+@pytest.mark.parametrize(
+    ("kind", "prefixes"), [(k, ()) for k in S.ARCHITECTURES] + [("batchtopk", (3, 11))]
+)
+def test_sparse_and_dense_products_agree(kind: str, prefixes: tuple[int, ...]) -> None:
+    recipe = S.Recipe(kind, d_sae=40, k=3, l1=0.3, l0=0.2, bandwidth=0.4, prefixes=prefixes)
     W_dec = random(40, 10)
     W_dec /= W_dec.norm(dim=-1, keepdim=True)
     p = {"W_enc": random(10, 40, seed=1), "b_enc": -random(40, seed=2).abs(), "W_dec": W_dec}
     p["b_dec"] = random(10, seed=3)
     if kind == "jumprelu":
         p["log_threshold"] = 0.1 * random(40, seed=4)
+    if kind == "gated":
+        p |= {"b_gate": 0.5 * random(40, seed=6), "r_mag": 0.3 * random(40, seed=7)}
     p = {name: value.requires_grad_() for name, value in p.items()}
     dead = torch.arange(40) < 5
     found = {}
@@ -148,8 +152,9 @@ def test_the_largest_are_found_by_looking_at_few(count: int) -> None:
 @pytest.mark.parametrize("kind", S.ARCHITECTURES)
 def test_training_finds_known_directions(kind: str) -> None:
     stream = Dictionary()
+    l1 = 2.0 if kind == "gated" else 1.0
     recipe = S.Recipe(
-        kind, d_sae=48, k=2, l1=1.0, l0=0.6, steps=600, batch=256, lr=5e-3, dead_after=5000
+        kind, d_sae=48, k=2, l1=l1, l0=0.6, steps=600, batch=256, lr=5e-3, dead_after=5000
     )
     run = S.start(stream, recipe)
     before = S.matched_cosine(stream.directions, run.sae().W_dec)
@@ -164,9 +169,13 @@ def test_training_finds_known_directions(kind: str) -> None:
     assert run.log[-1]["step"] == 600 and run.log[-1]["explained_variance"] > 0.8
 
 
-@pytest.mark.parametrize("kind", ["batchtopk", "jumprelu"])
-def test_interrupting_changes_nothing(kind: str, tmp_path) -> None:
-    recipe = S.Recipe(kind, d_sae=30, k=2, steps=40, batch=700, dead_after=900, log_every=10)
+@pytest.mark.parametrize(
+    ("kind", "prefixes"), [("batchtopk", ()), ("jumprelu", ()), ("gated", ()), ("topk", (5, 10))]
+)
+def test_interrupting_changes_nothing(kind: str, prefixes: tuple[int, ...], tmp_path) -> None:
+    recipe = S.Recipe(
+        kind, d_sae=30, k=2, steps=40, batch=700, dead_after=900, log_every=10, prefixes=prefixes
+    )
     whole = S.train(S.start(Dictionary(), recipe), progress=False)
     half = S.train(S.start(Dictionary(), recipe), 23, progress=False)
     again = S.resume(half.save(tmp_path / "run.safetensors"), Dictionary())
@@ -199,7 +208,10 @@ def test_a_run_is_resumed_only_on_its_own_activations(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (dict(kind="gated"), "gated"),
+        (dict(kind="temporal"), "temporal"),
+        (dict(prefixes=(8, 8)), "prefixes must rise"),
+        (dict(d_sae=8, k=2, prefixes=(4, 8)), "below d_sae = 8"),
+        (dict(kind="relu", prefixes=(4,)), "prefixes are for"),
         (dict(k=0), "k must be at least 1"),
         (dict(k=99, d_sae=50), "exceeds d_sae"),
         (dict(l1=-1.0), "l1 must not be negative"),
@@ -256,14 +268,38 @@ def test_older_files_are_read(tmp_path) -> None:
     assert (S.load(tmp_path).kind, S.load(tmp_path).k) == ("topk", 4)
 
 
+def test_a_gated_file_is_read_as_the_jumprelu_that_it_equals(tmp_path) -> None:
+    """SAELens's gated SAE has b_gate, r_mag and b_mag in the place of b_enc."""
+    older_folder(tmp_path, architecture="gated")
+    one = an_sae()
+    extra = {name: 0.4 * random(20, seed=i) for i, name in enumerate(("b_gate", "r_mag", "b_mag"))}
+    tensors = {n: getattr(one, n) for n in ("W_enc", "W_dec", "b_dec")} | extra
+    save_file(tensors, tmp_path / "sae_weights.safetensors")
+    x = random(200, 6, seed=9)
+    product = (x - one.b_dec) @ one.W_enc
+    on = product + extra["b_gate"] > 0
+    f = on * (product * extra["r_mag"].exp() + extra["b_mag"]).relu()
+    ungated = (product * extra["r_mag"].exp() + extra["b_mag"]).relu()
+    assert (f != ungated).any() and (on & (f == 0)).any(), "both cuts must matter"
+    sae = S.load(tmp_path)
+    assert sae.kind == "jumprelu"
+    torch.testing.assert_close(sae.encode(x), f, atol=1e-5, rtol=1e-4)
+    again = S.load(S.save(sae, tmp_path / "again"))
+    assert torch.equal(again.encode(x), sae.encode(x)) and torch.equal(again(x), sae(x))
+    del tensors["r_mag"]
+    save_file(tensors, tmp_path / "sae_weights.safetensors")
+    with pytest.raises(ValueError, match="lacks r_mag"):
+        S.load(tmp_path)
+
+
 def test_files_that_cannot_be_read_are_refused(tmp_path) -> None:
     with pytest.raises(FileNotFoundError, match="no cfg.json"):
         S.load(tmp_path)
     older_folder(tmp_path, d_sae=21)
     with pytest.raises(ValueError, match=r"\(6, 21\)"):
         S.load(tmp_path)
-    older_folder(tmp_path, architecture="gated")
-    with pytest.raises(ValueError, match="gated"):
+    older_folder(tmp_path, architecture="temporal")
+    with pytest.raises(ValueError, match="temporal"):
         S.load(tmp_path)
     (tmp_path / "sae_weights.safetensors").write_bytes(b"\x80\x04K\x01.")
     with pytest.raises(ValueError, match="cannot be read"):

@@ -58,11 +58,14 @@ def plain_training(run: S.Training, steps: int) -> dict[str, torch.Tensor]:
     return {name: value.detach() for name, value in p.items()}
 
 
-@pytest.mark.parametrize("kind", S.ARCHITECTURES)
-def test_the_fast_way_trains_as_the_plain_one(kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "prefixes"), [(k, ()) for k in S.ARCHITECTURES] + [("topk", (8,)), ("batchtopk", (8,))]
+)
+def test_the_fast_way_trains_as_the_plain_one(kind: str, prefixes: tuple[int, ...]) -> None:
     recipe = S.Recipe(
-        kind, d_sae=D_SAE, k=4, l1=3.0, l0=1.0, steps=6, batch=BATCH, lr=3e-3, dead_after=BATCH
-    )
+        kind, d_sae=D_SAE, k=4, l1=3.0, l0=1.0, steps=6, batch=BATCH, lr=3e-3, dead_after=BATCH,
+        prefixes=prefixes,
+    )  # fmt: skip
     run = S.start(stream(), recipe)
     before = {name: value.clone() for name, value in run.p.items()}
     want = plain_training(run, 6)
@@ -158,6 +161,53 @@ def test_jumprelu_learns_the_logarithm_of_its_threshold() -> None:
         to_value = 2 * (0.6 - 0.6)  # x_hat = x: the error has no slope here
         by_hand = theta * (to_value * -theta / 0.4 + 0.3 * 0.7 * -1 / 0.4)
         assert got.item() == pytest.approx(by_hand, rel=1e-5) and by_hand < -0.2
+
+
+ON_AND_OFF = torch.zeros(2, dtype=torch.bool)
+
+
+@pytest.mark.parametrize("dense", [True, False])
+def test_a_gates_loss_by_hand(dense: bool) -> None:
+    """One direction, two biases: strength, penalty on the gate, what the gate alone rebuilds."""
+    recipe = S.Recipe("gated", d_sae=2, l1=0.5)
+    p = {"W_enc": torch.eye(2), "b_enc": torch.tensor([1.0, 5.0]), "W_dec": torch.eye(2),
+         "b_dec": torch.zeros(2), "b_gate": torch.tensor([-1.0, -4.0]),
+         "r_mag": torch.tensor([2.0, 1.0]).log()}  # fmt: skip
+    p = {name: value.requires_grad_() for name, value in p.items()}
+    x = torch.tensor([[3.0, 2.0]])
+    # gates 3 - 1 = 2 and 2 - 4 < 0; strength 2 * 3 + 1 = 7 and nothing, though 2 + 5 > 0
+    loss = step.batch_loss(p, x, recipe, 1.0, ON_AND_OFF, dense=dense)
+    assert loss.active.tolist() == [1, 0]
+    assert float(loss.error) == pytest.approx((7 - 3) ** 2 + (0 - 2) ** 2)
+    alone = (2 - 3) ** 2 + (0 - 2) ** 2
+    assert float(loss.total.detach()) == pytest.approx(float(loss.error) + 0.5 * 2 + alone)
+    grads = dict(zip(p, torch.autograd.grad(loss.total, list(p.values())), strict=True))
+    # the gate's bias: the penalty and what it alone rebuilds, nothing of the strength's error
+    assert grads["b_gate"].tolist() == pytest.approx([0.5 + 2 * (2 - 3), 0.0])
+    assert grads["b_enc"].tolist() == pytest.approx([2 * (7 - 3), 0.0])
+    assert grads["r_mag"].tolist() == pytest.approx([2 * (7 - 3) * 2 * 3, 0.0])
+    # the decoder hears of the strength's error alone: f times (x_hat - x), twice
+    assert grads["W_dec"][0].tolist() == pytest.approx([2 * 7 * 4, 2 * 7 * -2])
+    assert grads["W_dec"][1].tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("dense", [True, False])
+def test_nested_losses_by_hand(dense: bool) -> None:
+    """The mean over prefixes; a unit inside hears of every prefix that holds it."""
+    p = {"W_enc": torch.eye(3), "b_enc": torch.zeros(3), "W_dec": torch.eye(3),
+         "b_dec": torch.tensor([0.0, 0.0, 0.5])}  # fmt: skip
+    p = {name: value.requires_grad_() for name, value in p.items()}
+    x = torch.tensor([[3.0, 2.0, 2.0]])
+    recipe = S.Recipe("topk", d_sae=3, k=2, prefixes=(1,), aux=0.0)
+    # f = (3, 2, 0): all rebuild (3, 2, 0.5), the first alone (3, 0, 0.5)
+    dead = torch.zeros(3, dtype=torch.bool)
+    loss = step.batch_loss(p, x, recipe, 1.0, dead, dense=dense)
+    assert float(loss.error) == pytest.approx(1.5**2), "reported is what all rebuild"
+    assert float(loss.total.detach()) == pytest.approx((1.5**2 + 2**2 + 1.5**2) / 2)
+    (to_dec,) = torch.autograd.grad(loss.total, p["W_dec"])
+    assert to_dec[0].tolist() == pytest.approx([0, 3 * -2.0, 3 * (-1.5 - 1.5)])
+    assert to_dec[1].tolist() == pytest.approx([0, 0, 2 * -1.5]), "no word of the prefix's error"
+    assert to_dec[2].tolist() == [0, 0, 0]
 
 
 def test_dead_units_explain_what_is_left_with_positive_parts_alone() -> None:

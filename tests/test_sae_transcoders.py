@@ -51,6 +51,9 @@ def test_sparse_and_dense_gradients_agree_with_another_target(kind: str, skip: b
          "W_dec": random(48, 7, seed=2), "b_dec": random(7, seed=3)}  # fmt: skip
     if kind == "jumprelu":
         p["log_threshold"] = 0.3 * random(48, seed=6)
+    if kind == "gated":
+        p |= {"b_gate": -2 + 0.3 * random(48, seed=8), "r_mag": 0.3 * random(48, seed=9)}
+        p["b_enc"] = p["b_enc"] + 2
     if skip:
         p["W_skip"] = random(10, 7, seed=7)
     p = {name: value.requires_grad_() for name, value in p.items()}
@@ -110,7 +113,7 @@ def test_training_learns_the_target_and_resumes_exactly(skip: bool, tmp_path) ->
         S.resume(path, S.Vectors(x, 2 * y))
 
 
-@pytest.mark.parametrize("kind", ["topk", "relu", "batchtopk", "jumprelu"])
+@pytest.mark.parametrize("kind", S.ARCHITECTURES)
 def test_what_is_finished_computes_what_was_trained(kind: str) -> None:
     """Scales and biases are folded: in the unit of the stream, the same up to rounding."""
     x, y = pairs()
@@ -123,7 +126,7 @@ def test_what_is_finished_computes_what_was_trained(kind: str) -> None:
         recipe = replace(recipe, kind="jumprelu")
         run.p["log_threshold"] = torch.full((32,), run.cut).log()
     p = {name: value.detach() for name, value in run.p.items()}
-    _, _, out = step._dense(p, x * inner, recipe, None)
+    out = step._act(p, x * inner, recipe, None, None).f @ p["W_dec"] + p["b_dec"]
     out = (out + (x * inner - p["b_in"]) @ p["W_skip"]) / outer
     torch.testing.assert_close(sae(x), out, atol=2e-3, rtol=1e-3)
     assert sae.without_units(x).shape == y.shape
@@ -140,7 +143,8 @@ def test_a_crosscoder_scales_each_place_by_itself() -> None:
         assert float(mean_square) == pytest.approx(part.shape[1], rel=1e-4)
     sae, p = run.sae(), {name: value.detach() for name, value in run.p.items()}
     assert sae.family == "crosscoder" and sae.widths == (10, 7)
-    out = step._dense(p, values * run.scale, recipe, None)[2] / run.scale
+    f = step._act(p, values * run.scale, recipe, None, None).f
+    out = (f @ p["W_dec"] + p["b_dec"]) / run.scale
     torch.testing.assert_close(sae(values), out, atol=1e-2, rtol=1e-3)
     want = torch.stack([part.norm(dim=-1) for part in p["W_dec"].split([10, 7], dim=1)])
     torch.testing.assert_close(sae.source_norms(), want, rtol=1e-4, atol=0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -76,7 +76,7 @@ def card(name: str, trained: sae.Sae) -> str:
     losses = (m[f"loss{which}"] for which in ("", "_spliced", "_mean_ablated", "_zero_ablated"))
     lines = {
         "site": f"`{trained.hook}` of {trained.model_id}, in compatibility mode",
-        "kind": f"{r['kind']}, k = {r['k']}; saved as jumprelu with one threshold",
+        "kind": kind_of(r),
         "units": f"{trained.d_sae}",
         "training": f"{r['steps']} steps of {r['batch']}, rate {r['lr']}, seed {r['seed']}",
         "active units a token": f"{m['l0']:.1f}",
@@ -90,6 +90,18 @@ def card(name: str, trained: sae.Sae) -> str:
     text = "\n".join(f"| {name} | {value} |" for name, value in lines.items())
     note = "Measured on held-out text; BOS is left alone."
     return f"# {name}\n\n| | |\n|---|---|\n{text}\n\n{note}\n"
+
+
+def kind_of(r: dict[str, Any]) -> str:
+    """What a recipe trains, and as what it is saved."""
+    if r["kind"] == "relu":
+        return f"relu, l1 = {r['l1']}"
+    if r["kind"] == "gated":
+        return f"gated, l1 = {r['l1']}; saved as the jumprelu that it equals"
+    said = f"{r['kind']}, k = {r['k']}"
+    if r.get("prefixes"):
+        said += f", Matryoshka with prefixes {', '.join(map(str, r['prefixes']))}"
+    return said + "; saved as jumprelu with one threshold" * (r["kind"] == "batchtopk")
 
 
 def table(folder: Path) -> str:

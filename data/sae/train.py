@@ -1,4 +1,4 @@
-"""Train the committed SAEs of pocket: ``python -m mi_data.sae.train`` (an hour on one CPU core).
+"""Train the committed SAEs of pocket: ``python -m mi_data.sae.train`` (two hours on one CPU core).
 
 Each goes to ``data/sae/<name>``: `cfg.json` and `sae_weights.safetensors` in SAELens's layout, and
 `README.md`, its card; ``data/sae/README.md`` lists them. A run that was stopped goes on from its
@@ -28,6 +28,12 @@ ROWS, HELD_OUT = 8_000, 256
 BASE = sae.Recipe(
     "batchtopk", d_sae=1536, k=32, steps=4000, batch=2048, lr=8e-3, encoder_scale=1.0, log_every=100
 )
+KINDS = {
+    "matryoshka": replace(BASE, prefixes=(48, 144, 336, 720)),
+    "gated": replace(BASE, kind="gated", l1=1.4),
+    "topk": replace(BASE, kind="topk"),
+    "relu": replace(BASE, kind="relu", l1=1.15),
+}
 
 
 @dataclass(frozen=True)
@@ -39,10 +45,15 @@ class Plan:
     recipe: sae.Recipe = BASE
     untrained: bool = False
     """Read the same architecture with weights drawn anew: the control."""
+    half: bool = False
+    """Write numbers in half precision."""
 
 
 def plans(n_layers: int) -> list[Plan]:
     """Every layer's residual stream; at the middle one also a second seed, widths, MLP output.
+
+    Last come other kinds at the middle, with about as many active units, and its heads' output. The
+    prefixes are the shares of Bussmann et al. 2025: 1/32, 3/32, 7/32 and 15/32 of the units.
 
     What reads the same site stands together, because the activations are read once.
     """
@@ -56,6 +67,8 @@ def plans(n_layers: int) -> list[Plan]:
         Plan(f"mlp_out_{middle}", ("mlp_out", middle)),
         Plan(f"{name}_untrained", here, untrained=True),
         *(Plan(f"resid_post_{i}", ("resid_post", i)) for i in range(n_layers) if i != middle),
+        *(Plan(f"{name}_{kind}", here, recipe, half=True) for kind, recipe in KINDS.items()),
+        Plan(f"z_{middle}", ("z", middle), replace(BASE, d_sae=768), half=True),
     ]
 
 
@@ -72,17 +85,23 @@ def make(plan: Plan, stream: sae.Activations, held_out: Tensor, out: Path, work:
     if run.recipe != plan.recipe:
         raise ValueError(f"{checkpoint} was begun with another recipe: delete it to begin anew")
     trained = sae.train(run, save_to=checkpoint).sae()
-    return judge(plan.name, trained, stream.model, held_out, out)
+    return judge(plan.name, trained, stream.model, held_out, out, half=plan.half)
 
 
 def judge(
-    name: str, trained: sae.Sae, model: TransformerBridge, held_out: Tensor, out: Path
+    name: str,
+    trained: sae.Sae,
+    model: TransformerBridge,
+    held_out: Tensor,
+    out: Path,
+    *,
+    half: bool = False,
 ) -> str:
     """Measure an SAE and write it with its card, which is returned."""
     notes = {**trained.notes, "measured": measure(model, trained, held_out)}
     trained = replace(trained, notes=notes)
     text = card(name, trained)
-    folder = sae.save(trained, out / name)
+    folder = sae.save(trained, out / name, half=half)
     (folder / "README.md").write_text(text, encoding="utf-8")
     return text
 
@@ -106,8 +125,10 @@ def main() -> None:
         wanted = untrained(model) if plan.untrained else model
         if (arguments.out / name / "README.md").is_file():
             opened = sae.load(arguments.out / name)
-            again = judge(name, opened, wanted, held_out, arguments.out) if arguments.judge else ""
-            print(again or f"{name} is there")
+            if arguments.judge:
+                print(judge(name, opened, wanted, held_out, arguments.out, half=plan.half))
+            else:
+                print(f"{name} is there")
             continue
         hook = hook_name(plan.place)
         if stream is None or (stream.hook, stream.model_id) != (hook, model_id(wanted)):

@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-ARCHITECTURES = ("relu", "topk", "batchtopk", "jumprelu")
-"""What `kind` can be while training; a finished "batchtopk" is a "jumprelu"."""
+ARCHITECTURES = ("relu", "topk", "batchtopk", "jumprelu", "gated")
+"""What `kind` can be while training; a finished "batchtopk" or "gated" is a "jumprelu"."""
 NORMALIZATIONS = ("none", "layer_norm")
 SIDE_BY_SIDE = " + "
 """Between the names of several places that are read, or written, as one vector."""
@@ -34,7 +34,8 @@ class Sae:
     - "topk": the positive part of the `k` largest of each input [Gao et al. 2024];
     - "jumprelu": what exceeds the unit's `threshold`, unchanged [Rajamanoharan et al. 2024]. A
       "batchtopk" run [Bussmann et al. 2024] ends as this kind, with one threshold for all units,
-      so that what a token activates does not depend on the others of its batch.
+      so that what a token activates does not depend on the others of its batch; and a "gated" run
+      [Rajamanoharan et al. 2024, Gated], exactly: see `from_gated`.
 
     With `normalize` "layer_norm" each input is centred and divided by its standard deviation first,
     and the reconstruction is scaled back.
@@ -155,6 +156,27 @@ class Sae:
         mean = x.mean(-1, keepdim=True)
         scale = (x - mean).std(-1, keepdim=True)
         return (x - mean) / (scale + 1e-5), mean, scale
+
+
+def from_gated(
+    W_enc: Float[Tensor, "d_in d_sae"],
+    b_gate: Float[Tensor, " d_sae"],
+    r_mag: Float[Tensor, " d_sae"],
+    b_mag: Float[Tensor, " d_sae"],
+) -> dict[str, Tensor]:
+    """The encoder of a jumprelu that equals a gated one, as `W_enc`, `b_enc` and `threshold`.
+
+    A gated SAE's unit is on where ``x @ W_enc + b_gate > 0`` and has then the strength ``relu(x @
+    W_enc * exp(r_mag) + b_mag)``. Both look along one direction, so the strength alone says
+    whether the unit is on: where it exceeds ``b_mag - exp(r_mag) * b_gate`` [Rajamanoharan et al.
+    2024, Gated, section 3.2 and appendix]. A threshold below zero does nothing.
+    """
+    factor = r_mag.exp()
+    return {
+        "W_enc": W_enc * factor,
+        "b_enc": b_mag,
+        "threshold": (b_mag - factor * b_gate).clamp_min(0.0),
+    }
 
 
 def activate(

@@ -22,12 +22,14 @@ from torch import Tensor
 from mi_helpers.files import save_tensors, write_whole
 from mi_helpers.models import hub
 from mi_helpers.models.files import GPT2_NAMES
-from mi_helpers.sae.core import Sae
+from mi_helpers.sae.core import Sae, from_gated
 from mi_helpers.sites import place_of
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 _KIND_OF = {"standard": "relu", "topk": "topk", "jumprelu": "jumprelu"}
-"""SAELens's architectures, in our words."""
+"""SAELens's architectures, in our words; "gated" is read, as the jumprelu that it equals."""
+_GATED = ("b_gate", "r_mag", "b_mag")
+"""What a gated SAE has in the place of `b_enc`."""
 _TRANSCODERS = {
     "transcoder": ("standard", False),
     "skip_transcoder": ("standard", True),
@@ -38,6 +40,7 @@ _TRANSCODERS = {
 }
 """A transcoder's name: the SAE's architecture, and whether it skips. SAELens has none of topk."""
 _FUNCTIONS = {"standard": ("relu",), "topk": ("topk", "relu"), "jumprelu": ("jumprelu", "relu")}
+_FUNCTIONS["gated"] = ("relu",)
 """What each may call its activation function, in files that name one."""
 _TENSORS = ("W_enc", "b_enc", "W_dec", "b_dec", "threshold")
 
@@ -106,7 +109,7 @@ def _config(sae: Sae, half: bool) -> dict[str, Any]:
 
 
 def load(folder: str | Path, *, device: torch.device | str = "cpu") -> Sae:
-    """Open an SAE in SAELens's layout: standard, topk or jumprelu, from safetensors alone.
+    """Open an SAE in SAELens's layout: standard, topk, jumprelu or gated, from safetensors alone.
 
     Decoder rows get length 1, so that activations are in the unit of the stream.
 
@@ -146,7 +149,10 @@ def _from_parts(config: Mapping[str, Any], tensors: Mapping[str, Tensor], where:
         target = both.get("hook_name_out") or ""
         if not target:
             raise ValueError(f"{where} is a transcoder that does not say where it writes")
-    _require_tensors(config, tensors, where, skips)
+    _require_tensors(config, tensors, where, architecture, skips)
+    if architecture == "gated":
+        tensors = {**tensors, **from_gated(tensors["W_enc"], *(tensors[n] for n in _GATED))}
+        architecture = "jumprelu"
     kind = _KIND_OF[architecture]
     parts = {n: tensors[n].contiguous() for n in _TENSORS[:4]}
     if kind == "jumprelu" and "threshold" in tensors:
@@ -181,8 +187,9 @@ def _architecture(config: Mapping[str, Any], both: Mapping[str, Any], where: str
     function = both.get("activation_fn_str") or both.get("activation_fn")
     if name == "standard" and function == "topk":
         name = "topk"
-    if name not in (*_KIND_OF, *_TRANSCODERS):
-        readable = ", ".join([*_KIND_OF, *_TRANSCODERS])
+    known = [*_KIND_OF, "gated", *_TRANSCODERS]
+    if name not in known:
+        readable = ", ".join(known)
         raise ValueError(f"{where} is of architecture {name!r}; readable are {readable}")
     plain = _TRANSCODERS.get(name, (name,))[0]
     if function is not None and function not in _FUNCTIONS[plain]:
@@ -194,9 +201,15 @@ def _architecture(config: Mapping[str, Any], both: Mapping[str, Any], where: str
 
 
 def _require_tensors(
-    config: Mapping[str, Any], tensors: Mapping[str, Tensor], where: str, skips: bool
+    config: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    where: str,
+    architecture: str,
+    skips: bool,
 ) -> None:
-    missing = [n for n in (*_TENSORS[:4], *["W_skip"] * skips) if n not in tensors]
+    biases = _GATED if architecture == "gated" else ("b_enc",)
+    wanted = ("W_enc", *biases, "W_dec", "b_dec", *["W_skip"] * skips)
+    missing = [n for n in wanted if n not in tensors]
     if missing:
         raise ValueError(f"{where} lacks {', '.join(missing)}; it has {', '.join(tensors)}")
     stated = (config.get("d_in"), config.get("d_sae"))

@@ -20,6 +20,15 @@ class Recipe:
       what is left over, weighted by `aux` [Gao et al. 2024].
     - "jumprelu": squared error + `l0` x number of active units, with the straight-through
       gradient of `bandwidth` for the thresholds [Rajamanoharan et al. 2024].
+    - "gated": one direction of the encoder with two biases, for whether a unit is on and for how
+      strong it is. Squared error + `l1` x sum of the positive part of the gate + the squared error
+      of what the gate alone would reconstruct with the decoder held still [Rajamanoharan et al.
+      2024, Gated].
+
+    With `prefixes`, units of "topk" and "batchtopk" are nested: the squared error is the mean over
+    what the first `prefixes` units, and all of them, reconstruct alone; so early units must do
+    without later ones, a **Matryoshka** SAE [Bussmann et al. 2025]. The `k` active units are chosen
+    among all, once. (The paper sums instead; the mean keeps `aux` at its weight.)
 
     The encoder starts as the decoder's transpose times `encoder_scale`: at 1 far too many units
     answer to each input at first, and all kinds learn more slowly.
@@ -61,6 +70,7 @@ class Recipe:
     by_source: bool = False
     skip: bool = False
     causal: bool = False
+    prefixes: tuple[int, ...] = ()
     seed: int = 0
     log_every: int = 50
     mixed_precision: bool = False
@@ -83,6 +93,13 @@ class Recipe:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
         if self.by_source and self.kind != "relu":
             raise ValueError(f'by_source is a penalty of "relu"; {self.kind!r} has none')
+        object.__setattr__(self, "prefixes", tuple(self.prefixes))  # a list, from a file
+        if list(self.prefixes) != sorted({n for n in self.prefixes if 0 < n < self.d_sae}):
+            raise ValueError(
+                f"prefixes must rise from 1 to below d_sae = {self.d_sae}, got {self.prefixes}"
+            )
+        if self.prefixes and "topk" not in self.kind:
+            raise ValueError(f'prefixes are for "topk" and "batchtopk", not for {self.kind!r}')
         if self.skip and self.causal:
             raise ValueError("skip and causal exclude each other: a map of all places sees ahead")
         if not 0 < self.encoder_scale <= 1:

@@ -41,6 +41,16 @@ class Loss(NamedTuple):
 Parameters = dict[str, Tensor]
 
 
+class Active(NamedTuple):
+    """What units do, whole or at the entries of a list."""
+
+    f: Tensor
+    counted: Tensor | None = None
+    """Of "jumprelu": 1 where a unit is on, with a gradient for its threshold."""
+    gate: Tensor | None = None
+    """Of "gated": the positive part of the gate."""
+
+
 def batch_loss(
     p: Parameters,
     x: Float[Tensor, "batch d_in"],
@@ -64,15 +74,21 @@ def batch_loss(
     if not dense:
         with torch.no_grad():
             code, pre = _encode(p, x - centre(p), recipe, dense)
-    if code is None:
-        f, theta, out = _dense(p, x, recipe, pre)
-    else:
-        f, theta, out = _sparse(p, x, recipe, code)
+    act = _act(p, x, recipe, code, pre)
+    f, offset = act.f, p["b_dec"]
     if "W_skip" in p:
-        out = out + (x - p["b_in"]) @ p["W_skip"]
-    error = (out - y).square().sum(-1).mean()
+        offset = offset + (x - p["b_in"]) @ p["W_skip"]
+    out = _decode(f, p["W_dec"], recipe, code) + offset
+    error = fit = (out - y).square().sum(-1).mean()
+    for n in recipe.prefixes:
+        inner = _decode(_first(f, n, code), p["W_dec"], recipe, code) + offset
+        fit = fit + (inner - y).square().sum(-1).mean()
+    fit = fit / (1 + len(recipe.prefixes))
+    if act.gate is not None:
+        alone = _decode(act.gate, p["W_dec"].detach(), recipe, code) + offset.detach()
+        fit = fit + (alone - y).square().sum(-1).mean()
     paid = f * _paid(p, widths, code) if recipe.by_source else f
-    total = error + scale * _penalty(paid, theta, recipe) / len(x)
+    total = fit + scale * _penalty(act, paid, recipe) / len(x)
     if "topk" in recipe.kind and recipe.aux and bool(dead.any()):
         total = total + recipe.aux * _leftover(p, x, (y - out).detach(), dead)
     f = f.detach()
@@ -83,6 +99,11 @@ def batch_loss(
 def centre(p: Parameters) -> Tensor:
     """What the encoder takes from its input: the decoder's bias, where the target is the input."""
     return p["b_in"] if "b_in" in p else p["b_dec"]
+
+
+def _bias(p: Parameters) -> Tensor:
+    """Of what says which units may be on."""
+    return p["b_gate"] if "b_gate" in p else p["b_enc"]
 
 
 def _paid(p: Parameters, widths: tuple[int, ...], code: Code | None) -> Tensor:
@@ -96,7 +117,7 @@ def _encode(
 ) -> tuple[Code | None, Tensor | None]:
     """The list, in which all is that can get a gradient; or what it is of, if it would be long."""
     n_rows, n_units = len(centred), len(p["b_enc"])
-    product = FixedLinear(p["W_enc"].T, p["b_enc"])
+    product = FixedLinear(p["W_enc"].T, _bias(p))
     if recipe.kind == "topk":
         found = [top(product(part), recipe.k) for part in centred.split(ROWS)]
         values, units = (torch.cat(parts).flatten() for parts in zip(*found, strict=True))
@@ -122,45 +143,64 @@ def _active(f: Tensor, code: Code | None, n_units: int) -> Int[Tensor, " d_sae"]
     return torch.stack([(part > 0).float().sum(0) for part in f.split(ROWS)]).sum(0).long()
 
 
-def _sparse(
-    p: Parameters, x: Tensor, recipe: Recipe, code: Code
-) -> tuple[Tensor, Tensor | None, Tensor]:
-    """Values of the list, their thresholds, the reconstruction."""
-    values = _Encoder.apply(centre(p), p["W_enc"], p["b_enc"], x, code.pre, code)
-    if "log_threshold" not in p:
-        f, counted = values.relu(), None
-    else:
-        theta = p["log_threshold"].exp()[code.units]
-        f = _Jump.apply(values, theta, recipe.bandwidth)
-        counted = _Step.apply(values.detach(), theta, recipe.bandwidth)
-    return f, counted, _Decoder.apply(f, p["W_dec"], code) + p["b_dec"]
-
-
-def _dense(
-    p: Parameters, x: Tensor, recipe: Recipe, pre: Tensor | None
-) -> tuple[Tensor, Tensor | None, Tensor]:
-    """The same by whole matrices, from the equations, or from `pre` where that is known."""
-    half = recipe.mixed_precision and x.device.type == "cuda"
-    with torch.autocast(x.device.type, torch.bfloat16, enabled=half):
-        if pre is None:
-            pre = (x - centre(p)) @ p["W_enc"] + p["b_enc"]
+def _act(p: Parameters, x: Tensor, recipe: Recipe, code: Code | None, pre: Tensor | None) -> Active:
+    """Activations: at the entries of the list `code`, or whole, from `pre` where that is known."""
+    bias, known = _bias(p), pre if code is None else code.pre
+    if "b_gate" in p:
+        bias = bias.detach()  # the strength of a gated unit does not depend on it
+    with _autocast(x, recipe):
+        if known is None:
+            pre = (x - centre(p)) @ p["W_enc"] + bias
         else:
-            pre = _Encoder.apply(centre(p), p["W_enc"], p["b_enc"], x, pre, None)
-        counted = None
-        if "log_threshold" in p:
-            theta = p["log_threshold"].exp().expand_as(pre)
-            f = _Jump.apply(pre.float(), theta, recipe.bandwidth)
-            counted = _Step.apply(pre.detach().float(), theta, recipe.bandwidth)
-        else:
-            f = activate(pre, recipe.kind, recipe.k)
-        out = f @ p["W_dec"]
-    return f.float(), counted, out.float() + p["b_dec"]
+            pre = _Encoder.apply(centre(p), p["W_enc"], bias, x, known, code)
+    if "b_gate" in p:
+        return _gated(p, pre.float(), code)
+    if "log_threshold" in p:
+        theta = _of_entries(p["log_threshold"].exp(), code).expand_as(pre)
+        f = _Jump.apply(pre.float(), theta, recipe.bandwidth)
+        return Active(f, _Step.apply(pre.detach().float(), theta, recipe.bandwidth))
+    f = pre.relu() if code is not None else activate(pre, recipe.kind, recipe.k)
+    return Active(f.float())
 
 
-def _penalty(f: Tensor, counted: Tensor | None, recipe: Recipe) -> Tensor:
+def _gated(p: Parameters, pre: Tensor, code: Code | None) -> Active:
+    """One product, two biases: whether a unit is on, and how strong. No step has a gradient."""
+    b_gate, r_mag, b_mag = (_of_entries(p[n], code) for n in ("b_gate", "r_mag", "b_enc"))
+    product = pre - b_gate.detach()
+    gate = (product + b_gate).relu()
+    return Active((gate > 0) * (product * r_mag.exp() + b_mag).relu(), gate=gate)
+
+
+def _of_entries(values: Float[Tensor, " d_sae"], code: Code | None) -> Tensor:
+    return values if code is None else values[code.units]
+
+
+def _first(f: Tensor, n: int, code: Code | None) -> Tensor:
+    """The same with all units from the n-th on silent."""
+    units = torch.arange(f.shape[-1], device=f.device) if code is None else code.units
+    return f * (units < n)
+
+
+def _decode(f: Tensor, W_dec: Tensor, recipe: Recipe, code: Code | None) -> Tensor:
+    """What activations write, without the bias."""
+    if code is not None:
+        return _Decoder.apply(f, W_dec, code)
+    with _autocast(f, recipe):
+        return (f @ W_dec).float()
+
+
+def _autocast(like: Tensor, recipe: Recipe) -> torch.autocast:
+    """Products in bfloat16, where that was asked for."""
+    half = recipe.mixed_precision and like.device.type == "cuda"
+    return torch.autocast(like.device.type, torch.bfloat16, enabled=half)
+
+
+def _penalty(act: Active, paid: Tensor, recipe: Recipe) -> Tensor:
+    if act.gate is not None:
+        return recipe.l1 * act.gate.sum()
     if recipe.kind == "relu":
-        return recipe.l1 * f.sum()  # rows of W_dec have length 1
-    return f.new_zeros(()) if counted is None else recipe.l0 * counted.sum()
+        return recipe.l1 * paid.sum()  # rows of W_dec have length 1
+    return paid.new_zeros(()) if act.counted is None else recipe.l0 * act.counted.sum()
 
 
 def _leftover(p: Parameters, x: Tensor, rest: Tensor, dead: Tensor) -> Tensor:

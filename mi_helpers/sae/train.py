@@ -16,7 +16,7 @@ from torch.optim.adam import adam
 from tqdm.auto import tqdm
 
 from mi_helpers.files import save_tensors
-from mi_helpers.sae.core import Sae
+from mi_helpers.sae.core import Sae, from_gated
 from mi_helpers.sae.recipe import Recipe
 from mi_helpers.sae.step import Loss, Parameters, batch_loss
 from mi_helpers.sae.stream import Activations
@@ -64,12 +64,8 @@ class Training:
         """What the training has found so far, for activations as they are (not scaled)."""
         if len(self.scales) > 1:
             return self._of_several()
-        p = {name: value.detach().clone() for name, value in self.p.items()}
-        threshold = None
-        if self.recipe.kind == "jumprelu":
-            threshold = p["log_threshold"].exp() / self.scale
-        if self.recipe.kind == "batchtopk":
-            threshold = torch.full_like(p["b_enc"], float(self.cut / self.scale))
+        p = self._finished()
+        threshold = p["threshold"] / self.scale if "threshold" in p else None
         return Sae(
             kind="jumprelu" if threshold is not None else self.recipe.kind,
             W_enc=p["W_enc"].contiguous(),
@@ -83,13 +79,24 @@ class Training:
             notes=self._notes,
         )
 
+    def _finished(self) -> Parameters:
+        """Copies of the tensors, with the threshold that a finished dictionary has."""
+        p = {name: value.detach().clone() for name, value in self.p.items()}
+        if self.recipe.kind == "jumprelu":
+            p["threshold"] = p["log_threshold"].exp()
+        if self.recipe.kind == "batchtopk":
+            p["threshold"] = torch.full_like(p["b_enc"], self.cut)
+        if self.recipe.kind == "gated":
+            p |= from_gated(p["W_enc"], p["b_gate"], p["r_mag"], p["b_enc"])
+        return p
+
     @property
     def _notes(self) -> dict[str, Any]:
         return {"recipe": asdict(self.recipe), "steps_done": self.step, **self.stream.notes}
 
     def _of_several(self) -> Sae:
         """Of several places, each with a scale of its own; units in the unit of what is written."""
-        p = {name: value.detach() for name, value in self.p.items()}
+        p = self._finished()
         (reads, writes), kind = self.stream.widths, self.recipe.kind
         assert isinstance(self.scale, Tensor)
         inward, outward = self.split(self.scale[None])
@@ -100,11 +107,7 @@ class Training:
             b_enc = b_enc - p["b_in"] @ p["W_enc"]
         if "W_skip" in p:
             b_dec = b_dec - p["b_in"] @ p["W_skip"]
-        threshold = None
-        if kind == "jumprelu":
-            threshold = p["log_threshold"].exp() / unit
-        if kind == "batchtopk":
-            threshold = torch.full_like(b_enc, self.cut / unit)
+        threshold = p["threshold"] / unit if "threshold" in p else None
         widths = writes or reads
         return Sae(
             kind="jumprelu" if threshold is not None else kind,
@@ -175,6 +178,8 @@ def start(stream: Activations, recipe: Recipe | None = None) -> Training:
         p["W_skip"] = _linear_map(*run.split(first.float() * run.scale))
     if recipe.kind == "jumprelu":
         p["log_threshold"] = torch.zeros(recipe.d_sae, device=device)
+    if recipe.kind == "gated":
+        p |= {name: torch.zeros(recipe.d_sae, device=device) for name in ("b_gate", "r_mag")}
     moments = {
         f"{name}.{which}": torch.zeros_like(value)
         for name, value in p.items()
