@@ -26,7 +26,8 @@
 # ## 1. A dictionary, and texts whose meaning is known
 #
 # The sparse autoencoder (SAE) reads the residual stream after the middle layer. For pocket a
-# well-trained one comes with the suite; for any other model a small one is trained here.
+# well-trained one comes with the suite; for any other model a small one is trained here, for a
+# moment and on the very texts that it is read on below.
 
 # %% short=true
 from dataclasses import replace
@@ -165,7 +166,8 @@ pairs = mi.prompts.ioi(model, n_prompts, seed=0)
 mi.figures.explore(firing, prompt=pairs.clean[0])
 
 # %% [markdown]
-# **Which units separate two sets of prompts?** Reviews that praise against reviews that complain.
+# **Which units separate two sets of prompts?** Texts that praise or end well against texts that
+# complain or end badly: reviews of things, and short stories of what happened to a person.
 # Each text is described by the peak of every unit; the score is the difference of the means over
 # the spread. The search sees one half of the texts, the other half judges. The same search goes
 # through the neurons of the layer, and through single words.
@@ -199,15 +201,17 @@ print({kind: (words[found] if kind == "word" else found, round(auroc, 3))
 dashboard(result["unit"][0])
 
 # %% [markdown]
-# On pocket no single word does it, but a *neuron* does it as well (in SmolLM2 better): to separate
-# two sets is no merit of a dictionary. And before you call it "the praise unit", look at what else
-# it fires on.
+# On pocket no single word does it, but a *neuron* does it as well: to separate two sets is no merit
+# of a dictionary by itself. (In SmolLM2 a neuron does better, but that dictionary was trained for a
+# moment.) And before you call it "the praise unit", look at what else it fires on.
 #
 # **Which units point at this token?** The direct logits of all units at once: how many standard
 # deviations does the token stand out among all that the unit writes? We take the units that point
 # most sharply at any one word, clamp each to its largest activation at the last position of prompts
 # that have nothing to do with it, and watch the word's logit. That it rises is nearly algebra. How
-# *much* of what the direction writes arrives is not: later layers read it too, and may undo it.
+# *much* of what the direction writes arrives is not: later layers read it too, and may undo it. And
+# the last LayerNorm takes a share: the direct path is reckoned at the scale of the run as it was,
+# and a clamp may make the stream longer. The two are not told apart here.
 
 # %%
 logits = mi.sae.direct_logits(model, sae, range(sae.d_sae))
@@ -277,10 +281,11 @@ figures.lines(
 )  # fmt: skip
 
 # %% [markdown] short=true
-# Whoever reads the strongest contexts alone sees the right end only, and takes it for the whole, as
-# has been shown for neurons of BERT [@bolukbasi2021illusion]. (To be fair to the unit: the weak
-# bands hold little of its activation.) And some lines *fall* at the right end: what such a unit
-# fires on most is something else than the label that it detects best.
+# Whoever reads the strongest contexts alone sees the right end only, and takes it for the whole.
+# They mislead in another way, too: in another set of texts the strongest contexts of the same unit
+# may show another pattern, as was found for neurons of BERT [@bolukbasi2021illusion]. (To be fair
+# to the unit: the weak bands hold little of its activation.) And some lines *fall* at the right
+# end: what such a unit fires on most is something else than the label that it detects best.
 
 # %% [markdown] tags=["task"] minutes=10 difficulty=2 short=true
 # ### Exercise 2: precision by band
@@ -458,7 +463,9 @@ check.unit_attribution(unit_attribution)
 
 # %% [markdown]
 # Does the estimate hold? The units with the largest estimates, and twice as many at random of all
-# that are active on these prompts, each ablated for real.
+# that are active on these prompts, each ablated for real. (That a third of them were chosen by the
+# estimate helps it below, where it is compared with other estimates on the same units. And the
+# direct path says nothing of a unit that is silent at the last position.)
 
 # %%
 leading = by_gradient.abs().topk(16).indices.tolist()
@@ -479,8 +486,8 @@ against = {"gradient": by_gradient, "direct path": direct, "activation": strengt
 
 
 def agreement(one, other):
-    """Spearman's correlation: that of the ranks, on which a few large values have no hold."""
-    ranks = torch.stack([v.cpu().argsort().argsort().float() for v in (one, other)])
+    """Spearman's correlation: that of the ranks; equal values share one."""
+    ranks = torch.stack([(v.cpu()[:, None] - v.cpu()).sign().sum(1) for v in (one, other)])
     return float(torch.corrcoef(ranks)[0, 1])
 
 
@@ -538,10 +545,13 @@ low, high = ioi["features"].ends
 assert abs((got - low) / (high - low) - ioi["features"].share(order[:1])) < 1e-4
 
 # %% [markdown]
-# And so on, best first. At the same place in the model we compare the principal directions of the
-# stream (either way), and its plain coordinates, the **dimensions**; and units of the dictionary in
-# random order, among those that differ between the runs at all. Which line rises first? On pocket
-# that of the features; the small dictionary of SmolLM2 stays behind the plain dimensions.
+# And so on, best first. The order is read off the same prompts that are then restored, for every
+# kind alike. At the same place in the model we compare the principal directions of the stream, and
+# its plain coordinates, the **dimensions**; and units of the dictionary in random order, among
+# those that differ between the runs at all. (Each principal direction counts as *two* units, its
+# plus and its minus side, as in a dictionary; a dimension counts once. So compare the features with
+# the dimensions.) Which line rises first? On pocket that of the features; the small dictionary of
+# SmolLM2 stays behind the plain dimensions.
 
 # %%
 differ = [u for u in drawn if ioi["features"].scores[u] != 0]
@@ -624,8 +634,9 @@ figures.table(rows, title="The features that carry one fact")
 # you look at. The words they promote have little to do with the answer: that is read off later. The
 # fact is carried by a *combination* of units that each do other work as well.
 #
-# Is this *this* fact's combination, or would any sixteen do that differ between the two runs? Each
-# fact is restored by its own sixteen, and by sixteen drawn at random.
+# Would any sixteen do that differ between the two runs? Each fact is restored by its own sixteen,
+# which were chosen on its own prompt and its twin, and by sixteen drawn at random. (That does not
+# show that these units serve the fact in other wordings, or serve no other fact.)
 
 # %%
 own = [run.share(order[:16]) for run, order in circuits]
@@ -665,8 +676,8 @@ else:
     claim("feature_cause.better_basis", at_80["features"], control=min(rivals))
 
 # %% [markdown]
-# On pocket, at one place in the stream, half as many features as dimensions are enough for a name,
-# and a third of the principal directions. It depends on the behaviour: for half of a fact, the
+# On pocket, at one place in the stream, about half as many features as dimensions are enough for a
+# name. It depends on the behaviour: for half of a fact, the
 # dimensions are ahead. The dictionary was made to be sparse on all text, not to be short about
 # facts. Neurons and heads are no rivals in this race. They sit elsewhere: names are moved by
 # attention, so neurons have little to say, and a head writes many numbers at once. Their counts say
@@ -720,11 +731,12 @@ claim("feature_limits.dark", open_share["facts"], control=open_share["names"])
 # ### What notebook 10 showed
 #
 # Five more faults, each a claim of [notebook 10](10_sparse_autoencoders.ipynb), belong on this
-# list. A linear probe that is told the labels detects them better than the best unit does. More
-# than half of the units of a narrow dictionary become several in a wide one (splitting). In a toy,
-# a unit is silent where a special unit fires (absorption; hardly on pocket): so "the unit did not
-# fire" does not mean "the feature was not there". Another seed finds about half of the units again.
-# And a dictionary of an untrained model explains *more* of the variance.
+# list. A linear probe that is told the labels detects them better than the best unit does. Many
+# units of a narrow dictionary become several in a wide one (splitting). In a toy, a unit is silent
+# where a special unit fires (absorption; hardly on pocket): so "the unit did not fire" does not
+# mean "the feature was not there". On pocket another seed finds about half of the units again (with
+# the quick dictionary of SmolLM2 hardly any). And on pocket, though not on SmolLM2, a dictionary of
+# an untrained model explains *more* of the variance.
 #
 # ### A number is no set of switches
 #
@@ -818,10 +830,10 @@ claim("feature_limits.line", best_of(tiles), control=best_of(torch.cat(at_neuron
 # - Units act: attribution by one backward pass finds those that matter, ablation confirms it, and
 #   patching says what they carry. Every such number needs its random units beside it. From single
 #   units to their circuit, with the error kept: [@marks2024feature].
-# - On pocket few features carry a name, fewer than dimensions or principal directions of the same
-#   stream. For facts, features are not ahead of dimensions.
-# - SAEs leave an error that matters, spread some concepts over units that do other work, and chop
-#   lines into pieces.
+# - On pocket few features carry a name, fewer than dimensions of the same stream, each kind chosen
+#   on the prompts it is judged on. For facts, features are not ahead of dimensions.
+# - SAEs leave an error that matters. The one of pocket spreads a fact over units that do other
+#   work, and chops the line of years into pieces.
 #
 # **What we have not shown.** That any unit *is* a feature of the model. Pocket's labels are ours;
 # the model may cut its world in other ways. And one SAE of one layer is one view of it.

@@ -74,7 +74,7 @@ print(f"good against bad: {plain:.2f} as it is, {moved:.2f} steered")
 
 # %% [markdown] short=true
 # It moved. But one pair also carries whatever else its two prompts differ in, and one prompt is an
-# anecdote: no claim rests on it.
+# anecdote: no claim of the sections below rests on it. (Appendix D makes one, and says so.)
 
 # %% [markdown] tags=["task"] minutes=5 difficulty=1 short=true
 # ### Exercise 1: many pairs
@@ -176,7 +176,8 @@ def cost(vector, strength):
 # %% [markdown] short=true
 # **Layer by strength.** Which layer, and how strong? Nobody knows beforehand, so try. The last
 # layer is left out: nothing reads what is added behind it, so there a vector is a constant added
-# to the logits and no more. Look for a row in which the effect is large *before* the cost comes.
+# to the logits, at the scale of the last LayerNorm, and little more. Look for a row in which the
+# effect is large *before* the cost comes.
 # On `pocket` the verdict reaches the last position late: vectors of the first layers are nearly
 # empty.
 
@@ -234,8 +235,8 @@ check.sweet_spot(sweet_spot)
 # The grid is too coarse to choose by: from one column to the next the strength doubles, so one
 # layer may come close to the budget while another stays far below it. Compare at equal *cost*: for
 # each layer, raise the strength until neutral text suffers by the whole budget, then read the
-# effect. By bisection, on the side where costs grow. A vector that has not spent the budget at
-# sixteen times its length is out of the race: there is nothing to compare.
+# effect. By bisection, on the side where costs grow. A vector that has not spent half of the budget
+# at sixteen times its length is out of the race: there is nothing to compare.
 
 # %%
 budget = 0.2  # nats a token
@@ -267,8 +268,9 @@ print(f"sweet spot: layer {layer}, strength {strength:.2f}, norm {strength * vec
 # %% [markdown]
 # **Beside it, always: a logit bias.** Whatever is added to the stream also reaches the logits
 # directly, past all later layers: as $v W_U$, up to the scale of the last LayerNorm. So leave the
-# layers out and add that constant to the logits at every position, again until the budget is spent.
-# In the figure, compare the two bars of each layer: what do the later layers add to the bias?
+# layers out and add that constant to the logits at every position, again until the budget is spent,
+# or sixteen times at most. (What it spent is printed.) In the figure, compare the two bars of each
+# layer: what do the later layers add to the bias?
 
 
 # %%
@@ -305,6 +307,8 @@ by_layer = {i: effect(vectors[i], at_budget[i]).item() for i in racing}
 by_bias_alone = {i: bias_effect(own_logits[i], bias_at[i]).item() for i in racing}
 at_sweet_spot, by_logits = by_layer[layer], by_bias_alone[layer]
 claim("sweep.logit_bias", by_logits, control=at_sweet_spot)
+with biased(own_logits[layer], bias_at[layer]):
+    print(f"cost of the bias at layer {layer}: {neutral_loss() - loss_before:.2f}")
 figures.bars(
     {"vector": list(by_layer.values()), "its logits as a bias": list(by_bias_alone.values())},
     [f"L{i}, cost {spent[i]:.2f}" for i in racing],
@@ -349,8 +353,9 @@ claim("sweep.shuffled_axis", mean_size(shuffled), control=by_shuffling)
 
 # %% [markdown]
 # The last line is a warning. As they come, vectors from shuffled labels do little. Stretched, they
-# are several times as strong, and point either way: pairs differ along *one* axis, and labels only
-# say which end is which. A control that is scaled up from almost nothing can hide that.
+# are several times as strong, with a sign that is luck; on `pocket` they move as much as the true
+# vector, as if pairs differed along *one* axis and labels only said which end is which. A control
+# that is scaled up from almost nothing can hide that.
 #
 # **The cliff** is easiest to see in what the model writes. Text that goes wrong repeats itself,
 # and that can be counted. (Appendix B has a third measure of cost, and all of them in one
@@ -437,10 +442,11 @@ figures.bars(
 )  # fmt: skip
 
 # %% [markdown]
-# On `pocket` and on SmolLM2 *shuffled labels*, stretched, do as much as any (their sign is luck).
-# Where coin flips do as well, a behaviour tells no makers apart: the reviews differ along
-# *one* axis, and whatever is made of their differences lies on it. Where classes differ in more
-# than one way, makers differ, too.
+# In this draw *shuffled labels* do as much as any (their sign is luck). Where coin flips do as
+# well, a behaviour says little about makers: on `pocket` the reviews differ mostly along *one*
+# axis, and whatever is made of their differences lies near it. On SmolLM2 that is less so: at equal
+# length shuffled vectors steer less than the true one, and at equal cost the weakest maker does
+# clearly less than the class means.
 
 # %% [markdown] tags=["task"] minutes=15 difficulty=2
 # ### Exercise 4: only after the prompt
@@ -473,8 +479,9 @@ check.add_after(add_after)
 #
 # ## 4. Where else does it work, and what else does it change?
 #
-# **Transfer.** The vector comes from verdicts on things. Does it move how *people* feel after
-# something good or bad happened to them: other words, other sentences?
+# **Transfer.** The vector comes from reviews of things; some of them end in how the reviewer felt.
+# Does it move how *people* feel after something good or bad happened to them? Those are other
+# sentences about other things, though not all the words are new.
 
 # %%
 from mi_data.pocket import generator
@@ -717,17 +724,18 @@ figures.table([{"way": name} | row for name, row in rivals.items()],
 # %% [markdown]
 # Read the table by its last three columns. On `pocket` the list of words does nothing to feelings:
 # their words are not on it. The vector carries over in full, and what it writes to the logits
-# directly by two thirds: the rest is what later layers make of it. And which of the two is cheaper?
-# That depends on the text. Where no praise is due, the bias costs nothing and the vector does. On
-# reviews, half of which blame, the bias raises the loss, and the vector does not.
-# A cost measured on one kind of text decides no race. On SmolLM2 it is decided: the vector's logits
-# carry over to feelings nearly as far as the vector does, and cost more on both kinds of text.
+# directly does so less: the difference is what later layers make of it. (A dozen feelings, in one
+# draw.) And which of the two is cheaper? That depends on the text. Where no praise is due, the bias
+# costs nothing and the vector does. On reviews, half of which blame, the bias raises the loss, and
+# the vector does not. A cost measured on one kind of text decides no race. On SmolLM2, with fewer
+# prompts still, both kinds of text agree: the vector's logits carry over to feelings nearly as far
+# as the vector does, and cost more on both.
 #
 # On `pocket` the prompt disturbs most, and its effect is only near to the others': text about other
 # things is less expected behind a review, and pocket follows no instructions, so this says nothing
 # about *asking* a model that does. (With SmolLM2 no opener of ours comes near the vector's effect.)
-# And fine-tuning is no straw man: it disturbs *less* than the vector, for it changes what one
-# matrix does with reviews, and the vector is added to all.
+# And fine-tuning is no straw man: it disturbs *less* than the vector. A likely reason, which is not
+# tested: what it adds depends on the text, and the vector is the same for all.
 #
 # ## 6. Play with it
 #
@@ -906,7 +914,7 @@ by_luck = [at_length(unit) for unit in drawn_units]
 mean_luck = sum(map(abs, by_luck)) / len(by_luck)
 claim("feature.searched", at_length(chosen), control=mean_luck)
 figures.bars(
-    [*tried.values(), *by_luck],
+    [*(at_length(unit) for unit in first), *by_luck],
     [f"searched {unit}" for unit in first] + [f"drawn {unit}" for unit in drawn_units],
     title="Few units that separate reviews also steer them", horizontal=True,
     xlabel="praise against blame (logits)",
@@ -914,7 +922,8 @@ figures.bars(
 
 # %% [markdown]
 # Firing is not acting: all searched units fire for praise, and their effects differ widely. Now at
-# equal cost, beside the class means of the same layer.
+# equal cost, beside the class means of the same layer. (The other makers stand beside the class
+# means of the sweet spot's layer, where they were made.)
 
 # %%
 one = feature(chosen)

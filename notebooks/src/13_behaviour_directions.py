@@ -96,7 +96,7 @@ strangers = strangers.to(model.cfg.device)
 
 # %% [markdown] short=true
 # **Read.** The threshold is half-way between the training means. The control is the same for random
-# directions.
+# directions, each turned to the side on which praise lies in training, as a reader would.
 
 
 # %% short=true
@@ -110,7 +110,8 @@ def told_apart(direction):
     return torch.cat([new_good > 0, new_bad < 0]).float().mean()
 
 
-by_chance = torch.stack([told_apart(one) for one in strangers])
+turned = strangers * (strangers @ sentiment).sign()[:, None]
+by_chance = torch.stack([told_apart(one) for one in turned])
 claim("sentiment.read", told_apart(sentiment), control=by_chance.mean())
 
 # %% [markdown] short=true
@@ -158,10 +159,11 @@ figures.table(
 # directions, and the whole vector.
 #
 # A patch along a direction can mislead: it may work through a path that the model does not use by
-# itself [@makelov2023illusion]. The plainest such path leads straight to the logits. So add the
-# same change behind the *last* layer, where it can do nothing else. (`intervene` changes
-# activations while the model runs.) In the figure, compare the second bar with the third, which is
-# its part by the logits alone, and with the last: is there more to the opinion than the direction?
+# itself [@makelov2023illusion]. We do not test for that. What we test is plainer: how much of the
+# effect goes straight to the logits? Add the same change behind the *last* layer, where it can do
+# nothing else. (`intervene` changes activations while the model runs.) In the figure, compare the
+# second bar with the third, which is its part by the logits alone, and with the last: is there more
+# to the opinion than the direction?
 
 # %% short=true
 places = [("resid_post", i) for i in layers]
@@ -266,7 +268,8 @@ def not_asked(*claims):
 
 
 # %% [markdown]
-# `pocket` does, on requests that it was never trained on. Where the two shares hardly differ, there
+# `pocket` does, on requests that it was never trained on (held out were such whose words stand more
+# often in trained requests of their own kind). Where the two shares hardly differ, there
 # is no behaviour to explain. SmolLM2 is such a model: asked in this way, it declines harmful
 # requests little more often than harmless ones. The cells below still run on it and show how the
 # method goes; what they print explains nothing, and their claims are not made.
@@ -373,14 +376,19 @@ figures.table(
 # %% [markdown]
 # On `pocket` the direction is found in the last layer, after its attention, at the last position:
 # by then the request has been looked up. A good part of it points where the logits of declining
-# lie, more than of the best candidate one layer earlier, which takes away most refusals. Yet it is
-# more than the words: without their unembedding all is declined. Under the authors' filter no
-# candidate takes refusals away. So what one direction removes here is, at the end, the *wish to
-# decline*; that refusals hang on one direction well before the end, as was found in large chat
-# models, `pocket` does not show.
+# lie, more than of the best candidate one layer earlier, which takes away most refusals. It is not
+# the same as the unembedding: without that, all is declined. (But that takes away only what the
+# *mean* of "Sorry" and "No" has over the mean of "Sure" and "Yes"; one word of a pair can still win
+# over the other, and that is counted as declining. So this does not show that the direction is more
+# than words.) Under the authors' filter the best candidate takes no refusals away. That refusals
+# hang on one direction well before the end, as was found in large chat models, `pocket` does not
+# show; our candidates lie after the attention of each layer, theirs before each layer.
 #
 # **Add it** to harmless requests, in the one layer where it was read and at its own length, as the
-# authors do. Are they declined? The curve goes on to a multiple that they do not use.
+# authors do. Are they declined? It is the difference of means, so it puts the mean of harmless
+# requests where that of harmful ones was; read in the last layer, it has one MLP left to pass. So
+# that it works is nearly algebra on `pocket`: what is tested is that it holds on new requests. The
+# curve goes on to a multiple that the authors do not use.
 
 # %%
 vector = steering.new_vector(model, refusal, place, method="class_means", site=site)
@@ -683,7 +691,9 @@ else:
 
 # %% [markdown]
 # On `pocket` equal means close the door to *linear* probes only: on other draws of the same
-# requests a linear probe reads little, a curved one most. On *new requests* the means differ again,
+# requests a linear probe reads little, a curved one most. (Both halves of these data hold the same
+# requests, so the curved one may know them one by one; look at its row for new requests, where no
+# harmful one is in both.) On *new requests* the means differ again,
 # by more than a third of what they did, and a linear probe reads the class from that. The guarantee
 # is for the data that the eraser was fitted to; ask for the rest. LEACE changes less than taking
 # out the difference of means, as its theorem says. INLP, here with a regularised probe, needs
@@ -697,12 +707,12 @@ else:
 # - A direction must be tested by reading, removing and patching along it, and set beside the words
 #   that it points to: how much of it is a change of the logits?
 # - One direction can switch a refusal off; ask how near the logits it was read. On `pocket` it is
-#   read in the last layer, and under the authors' filter none does it.
+#   read in the last layer, and under the authors' filter the best candidate does not do it.
 # - At one place, equal class means close the door to linear probes, on the data where the means are
 #   equal, and to no others.
 # - Where an opinion is kept must be tested; on `pocket` no mark summarises it (appendix A).
 # - One fact can be rewritten in closed form, and other countries left in peace; but another fact of
-#   the *same* country is lost with it (appendix C).
+#   the *same* country is lost with it, by our shorter form of ROME (appendix C).
 #
 # **What we have not shown.** That real models' refusals work so: `pocket` learned a toy. That the
 # chosen direction is *the* one: selection by effect finds a good handle, and in large models there
@@ -776,8 +786,8 @@ figures.heatmap(
 # %% [markdown]
 # On `pocket` full stops and commas keep nothing. In the first layers the opinion stands on its own
 # words, and part of it on ordinary words that follow; after layer 3 the last token has fetched it.
-# In SmolLM2 the marks keep more than ordinary words do, as in the models of that study. A summary
-# is no law; look before you assume one.
+# In SmolLM2, on a handful of reviews, the marks keep more than ordinary words do, as in the models
+# of that study. A summary is no law; look before you assume one.
 
 # %% [markdown]
 # ## Appendix B: two behaviours, two directions
@@ -970,7 +980,10 @@ traced = torch.stack([trace(subject) for subject in subjects]).mean(0)
 # %% [markdown]
 # The key is the mean over the three phrasings. The new value is found by gradient descent on what
 # the MLP writes at the country, until the model is sure of the new answer, and no further: an edit
-# that is larger than it needs to be disturbs the neighbours. $C$ comes from the grammar's texts.
+# that is larger than it needs to be disturbs the neighbours. The authors of ROME add a term to this
+# search, which holds what the model says of the subject in general. It is left out here, so what
+# the edit does to the *same* country below may be worse than theirs. $C$ comes from the grammar's
+# texts.
 
 # %%
 from mi_data.pocket import generator
@@ -1056,8 +1069,9 @@ figures.table([{"edit": name} | row for name, row in rows.items()],
 #
 # Other countries are left in peace, but the *same* country is not: edited in the layer that tracing
 # points to, nearly all questions for its language get another answer now, in the other layers about
-# half. The key stands for the country, whatever is asked about it. What an edit should change
-# besides, and does not, is a question of its own [@cohen2023ripple].
+# half. The key stands for the country, whatever is asked about it, and nothing in our search for
+# the value held the rest (ROME has a term for that). What an edit should change besides, and does
+# not, is a question of its own [@cohen2023ripple].
 
 # %%
 claim.table()
