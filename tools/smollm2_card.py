@@ -151,53 +151,58 @@ def rows(m: dict) -> list[tuple[str, str, str]]:
     return [(a[0].upper() + a[1:], b, c) for a, b, c in table]
 
 
+def findings(m: dict) -> dict[str, str]:
+    """What each picture shows, in a sentence: its title, and its text where it is not seen."""
+    by_layer = m["heads"]["by_layer"]
+    within = {kind: [i for i, s in enumerate(by_layer[kind]) if s >= HALF] for kind in by_layer}
+    place = {kind: f"layers {found[0]} to {found[-1]}" for kind, found in within.items() if found}
+    shares = {f"L{i}H{j}": s for i, row in enumerate(m["direct"]) for j, s in enumerate(row)}
+    low, high = (chosen(shares, key=lambda head: shares[head]) for chosen in (min, max))
+    leaves = next(i for i, v in enumerate(m["patching"]["name"]) if v < HALF)
+    there = next(i for i, v in enumerate(m["patching"]["end"]) if v > HALF)
+    return {
+        "kinds": f"Heads that look at the token itself said before sit in "
+        f"{place['duplicate_token']}, induction heads in {place['induction']}",
+        "direct": f"{high} writes most for the right name, {low} most against it",
+        "handover": f"The answer leaves the name before layer {leaves} and is at the end before "
+        f"layer {there}",
+    }
+
+
 def pictures(m: dict) -> dict[str, Any]:
     """The card's figures by name; each title says what was found."""
-    n_layers, n_heads = len(m["direct"]), len(m["direct"][0])
-    layers, p = [f"L{i}" for i in range(n_layers)], m["patching"]
-    subtitle = f"{m['model']['id']}: "
-    by_layer, untrained = m["heads"]["by_layer"], m["heads_untrained"]["by_layer"]
-    within = {
-        kind: [i for i, score in enumerate(by_layer[kind]) if score >= HALF] for kind in KINDS
-    }
-    places = {kind: f"L{found[0]} to L{found[-1]}" for kind, found in within.items()}
-    most = max(max(scores) for scores in untrained.values())
-    shares = {(f"L{i}H{j}"): s for i, row in enumerate(m["direct"]) for j, s in enumerate(row)}
-    ranked = sorted(shares, key=lambda head: shares[head])
+    said, by_layer, p = findings(m), m["heads"]["by_layer"], m["patching"]
+    who = f"{m['model']['id']}: "
+    layers = [f"L{i}" for i in range(len(m["direct"]))]
+    most = max(max(scores) for scores in m["heads_untrained"]["by_layer"].values())
     chance = max(abs(s) for row in m["direct_untrained"] for s in row)
-    early = next(i for i, v in enumerate(p["name"]) if v < HALF)
-    late = next(i for i, v in enumerate(p["end"]) if v > HALF)
     return {
         "kinds": mi.figures.heatmap(
-            [by_layer[kind] for kind in KINDS],
-            title=f"Duplicate-token heads sit in {places['duplicate_token']}, induction heads in "
-            f"{places['induction']}",
-            subtitle=f"{subtitle}best head of each layer; untrained at most {most:.2f}",
-            x=layers, y=[kind.replace("_", "-") for kind in KINDS], xlabel="layer",
+            list(by_layer.values()), title=said["kinds"], x=layers,
+            y=[kind.replace("_", "-") for kind in by_layer], xlabel="layer",
+            subtitle=f"{who}best head of each layer, random tokens; untrained at most {most:.2f}",
             colorbar="attention to the target", center=None, limit=1,
         ),
         "direct": mi.figures.heatmap(
-            m["direct"],
-            title=f"{ranked[-1]} writes most for the right name, {ranked[0]} most against it",
-            subtitle=f"{subtitle}direct effect on the logit difference, eight prompts; "
-            f"untrained at most {chance:.2f}",
-            x=[f"H{j}" for j in range(n_heads)], y=layers, xlabel="head", ylabel="layer",
+            torch.tensor(m["direct"]).T, title=said["direct"], x=layers,
+            y=[f"H{j}" for j in range(len(m["direct"][0]))], xlabel="layer", ylabel="head",
+            subtitle=f"{who}direct effect on the logit difference, eight prompts; untrained at "
+            f"most {chance:.2f}",
             colorbar="logits",
         ),
         "handover": mi.figures.lines(
-            {"second mention of the giver": p["name"], "end": p["end"]},
-            title=f"The answer leaves the name before layer {early} and is at the end "
-            f"before layer {late}",
-            subtitle=f"{subtitle}residual stream before each layer, eight prompts",
+            {"second mention of the giver": p["name"], "end": p["end"]}, title=said["handover"],
+            subtitle=f"{who}residual stream before each layer, eight prompts",
             x=list(range(len(p["end"]))), xlabel="layer", ylabel="share of the answer that returns",
         ),
     }  # fmt: skip
 
 
-def fill(card: Path, table: list[tuple[str, str, str]]) -> None:
+def fill(card: Path, table: list[tuple[str, str, str]], said: dict[str, str]) -> None:
     """Replace what stands between the card's markers."""
     lines = ["| what | measure | value (an untrained model of this shape) |", "|---|---|---|"]
     lines += [f"| {a} | {b} | {c} |" for a, b, c in table]
+    lines += [f"\n![{sentence}](pictures/{name}.png)" for name, sentence in said.items()]
     before, _, rest = card.read_text(encoding="utf-8").partition("<!-- measured -->")
     _, _, after = rest.partition("<!-- /measured -->")
     text = "\n".join(lines)
@@ -221,7 +226,7 @@ def main() -> None:
         (CARD / "measured.json").write_text(text, encoding="utf-8")
     measured = json.loads((CARD / "measured.json").read_text(encoding="utf-8"))
     save_pictures(pictures(measured), CARD / "pictures")
-    fill(CARD / "README.md", rows(measured))
+    fill(CARD / "README.md", rows(measured), findings(measured))
 
 
 if __name__ == "__main__":

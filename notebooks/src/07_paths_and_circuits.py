@@ -253,7 +253,8 @@ figures.table(rows, title="The strongest direct paths")
 # name or takes from it. On pocket it takes from the last name in any case, also where that stands
 # once. So it does not *detect* that a name is there twice: it takes from the last name, which in
 # the task is the giver's. Nor is it a head that comes up with the names: the first appendix finds
-# those, and shows why the mean over both orders cannot.
+# those, and shows why the mean over both orders cannot. (On SmolLM2 it depends on the prompts which
+# head is the strongest, and whether it takes from the giver.)
 
 # %% [markdown] short=true
 # ## 4. Reading: who reads whose write?
@@ -451,7 +452,8 @@ figures.table(
 # is the values, on pocket because this head looks at the last name whoever that is. In GPT-2 small
 # the story is longer [@wang2022ioi]: *S-inhibition* heads tell the name movers' queries where not
 # to look; they read the giver's second mention, where *duplicate-token* and *induction* heads have
-# noticed the repetition. A small model may need fewer steps.
+# noticed the repetition. A small model may need fewer steps. (On SmolLM2 too values carry more than
+# queries and keys, but how much one wire carries depends on the prompts.)
 
 # %% [markdown] short=true
 # ## 6. Every wire of the model
@@ -959,7 +961,8 @@ claim("graph.small_edges", quality[0]["without the five largest"],
       control=quality[0]["correlation"])  # fmt: skip
 
 # %% [markdown]
-# On SmolLM2 EAP-IG errs no less than EAP.
+# On SmolLM2 EAP-IG errs no less than EAP, and it depends on the prompts whether a handful of large
+# edges makes the correlation.
 #
 # **And on the planted circuit?** There EAP missed queries and keys, because softmaxes that are sure
 # of themselves pass nothing on. How sure they are was our choice: what a head looks for stands 16
