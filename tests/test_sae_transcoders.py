@@ -345,8 +345,6 @@ def test_recipes_that_ask_for_a_target_or_places_are_refused_without() -> None:
             S.start(S.Vectors(x), recipe)
     with pytest.raises(ValueError, match="by_source is a penalty"):
         S.Recipe("topk", by_source=True)
-    with pytest.raises(ValueError, match="exclude each other"):
-        S.Recipe("topk", skip=True, causal=True)
     with pytest.raises(ValueError, match="one for each of 50"):
         S.Vectors(x, y[:9])
     with pytest.raises(ValueError, match="do not add to 10"):

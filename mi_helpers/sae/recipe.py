@@ -33,7 +33,8 @@ class Recipe:
     Where the target is another place than what is read, `skip` adds a linear map from one to the
     other, which starts as the least-squares map [Paulo et al. 2025]. With `causal`, units belong to
     the places read in equal shares: those of the i-th read it alone and write to the i-th and later
-    ones, as in a cross-layer transcoder [Ameisen et al. 2025].
+    ones, as in a cross-layer transcoder [Ameisen et al. 2025]; `skip` is then a map of each place
+    to its own target alone.
 
     Gradients longer than `clip`, all tensors together, are cut to that length before Adam sees
     them: else its second moments remember the huge first ones, and steps stay small for long.
@@ -83,8 +84,6 @@ class Recipe:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
         if self.by_source and self.kind != "relu":
             raise ValueError(f'by_source is a penalty of "relu"; {self.kind!r} has none')
-        if self.skip and self.causal:
-            raise ValueError("skip and causal exclude each other: a map of all places sees ahead")
         if not 0 < self.encoder_scale <= 1:
             raise ValueError(f"encoder_scale must be in (0, 1], got {self.encoder_scale}")
         if not (0 <= self.warm_up < 1 and 0 <= self.cool_down <= 1):

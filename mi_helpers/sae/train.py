@@ -172,7 +172,7 @@ def start(stream: Activations, recipe: Recipe | None = None) -> Training:
     if writes:
         p["b_in"], p["b_dec"] = (part[0].clone() for part in run.split(mean[None]))
     if recipe.skip:
-        p["W_skip"] = _linear_map(*run.split(first.float() * run.scale))
+        p["W_skip"] = _first_skip(run, first)
     if recipe.kind == "jumprelu":
         p["log_threshold"] = torch.zeros(recipe.d_sae, device=device)
     moments = {
@@ -241,7 +241,18 @@ def _causal(d_sae: int, stream: Activations) -> dict[str, Float[Tensor, "d_sae d
     return {
         "W_enc": (owner[:, None] == place).float(),
         "W_dec": (owner[:, None] <= target).float(),
+        "W_skip": (place[:, None] == target).float(),
     }
+
+
+def _first_skip(run: Training, first: Tensor) -> Float[Tensor, "d_in d_out"]:
+    """The least-squares map; with `causal`, of each place to its own target."""
+    x, y = run.split(first.float() * run.scale)
+    if not run.recipe.causal:
+        return _linear_map(x, y)
+    reads, writes = (list(widths) for widths in run.stream.widths)
+    parts = zip(x.split(reads, dim=1), y.split(writes, dim=1), strict=True)
+    return torch.block_diag(*(_linear_map(*part) for part in parts))
 
 
 def _linear_map(x: Tensor, y: Tensor, ridge: float = 1e-3) -> Float[Tensor, "d_in d_out"]:
@@ -353,8 +364,8 @@ def one_step(run: Training) -> None:
 def _update(run: Training, grads: dict[str, Tensor | None]) -> None:
     """Clip, then Adam, for a decoder whose rows keep length 1: along them no gradient counts."""
     found = {n: _row_major(n, grad).contiguous() for n, grad in grads.items() if grad is not None}
-    for name, mask in run.masks.items():
-        found[name] *= mask
+    for name in run.masks.keys() & found.keys():
+        found[name] *= run.masks[name]
     W_dec, to_dec = run.p["W_dec"], found["W_dec"]
     to_dec.addcmul_(torch.einsum("ui,ui->u", to_dec, W_dec)[:, None], W_dec, value=-1)
     length = torch.stack([found[name].norm() for name in sorted(found)]).norm()
