@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from contextlib import ExitStack
 from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
 
 import pytest
 import torch
@@ -160,3 +163,43 @@ def test_what_is_no_cross_layer_transcoder_is_refused(tiny, tmp_path) -> None:
     (tmp_path / "cfg.json").write_text(json.dumps({"d_in": 3}), encoding="utf-8")
     with pytest.raises(ValueError, match="fetch it again"):
         S.load(tmp_path)
+
+
+def test_the_committed_card_tells_what_the_files_hold() -> None:
+    from mi_data.transcoders import train_joint as T
+
+    folder = Path(str(files("mi_data") / "transcoders" / "joint"))
+    rows = json.loads((folder / "measured.json").read_text())
+    assert (folder / "README.md").read_text() == T.page(rows, T.ACROSS, 6)
+    assert {row["which"] for row in rows} == {*T.RECIPES, T.SEPARATE, T.LINEAR}
+    sums = [line.split() for line in (folder / "SHA256SUMS").read_text().splitlines()]
+    assert len(sums) == 14 + 12
+    for digest, name in sums:
+        assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest, name
+    assert S.Recipe(**S.load(folder / "across").notes["recipe"]) == T.ACROSS
+    assert S.load(folder / "home" / "mlp_5").family == "transcoder"
+
+
+def test_training_publishes_and_goes_on(tiny_model, tmp_path) -> None:
+    from mi_data.transcoders import train_joint as T
+
+    n = tiny_model.cfg.n_layers
+    recipe = S.Recipe("batchtopk", d_sae=16 * n, k=4, steps=8, batch=64, causal=True, skip=True)
+    recipes = {"across": recipe, "home": replace(recipe, reach=0)}
+    separate = random_transcoders(tiny_model)
+    given = (tiny_model, some_tokens(), some_tokens(8), tmp_path / "out", tmp_path / "work")
+    T.train_all(*given, separate, recipes, seeds=2)
+    path = tmp_path / "out" / "measured.json"
+    rows = json.loads(path.read_text())
+    assert [(row["which"], row["seed"]) for row in rows] == [
+        ("across", 0), ("across", 1), ("home", 0), ("home", 1), ("separate", None),
+        ("linear", None),
+    ]  # fmt: skip
+    assert rows[-1]["active"] == [0.0] * n and len(rows[0]["explained"]) == n
+    linear, untrained = rows[-1]["explained"], rows[-2]["explained"]
+    assert min(linear) > 0 > max(untrained)
+    before = (tmp_path / "out" / "across" / "W_dec_0.safetensors").read_bytes()
+    path.write_text(json.dumps(rows[1:]))
+    T.train_all(*given, separate, recipes, seeds=2)
+    assert json.loads(path.read_text()) == rows, "a run that goes on ends the same"
+    assert (tmp_path / "out" / "across" / "W_dec_0.safetensors").read_bytes() == before

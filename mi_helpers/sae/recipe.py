@@ -34,7 +34,8 @@ class Recipe:
     other, which starts as the least-squares map [Paulo et al. 2025]. With `causal`, units belong to
     the places read in equal shares: those of the i-th read it alone and write to the i-th and later
     ones, as in a cross-layer transcoder [Ameisen et al. 2025]; `skip` is then a map of each place
-    to its own target alone.
+    to its own target alone. With a `reach` they write to so many later ones at most: with 0 they
+    are transcoders of one layer each, trained together.
 
     Gradients longer than `clip`, all tensors together, are cut to that length before Adam sees
     them: else its second moments remember the huge first ones, and steps stay small for long.
@@ -62,6 +63,7 @@ class Recipe:
     by_source: bool = False
     skip: bool = False
     causal: bool = False
+    reach: int | None = None
     seed: int = 0
     log_every: int = 50
     mixed_precision: bool = False
@@ -84,6 +86,8 @@ class Recipe:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
         if self.by_source and self.kind != "relu":
             raise ValueError(f'by_source is a penalty of "relu"; {self.kind!r} has none')
+        if self.reach is not None and (self.reach < 0 or not self.causal):
+            raise ValueError(f"reach is for causal units, and not negative; got {self.reach}")
         if not 0 < self.encoder_scale <= 1:
             raise ValueError(f"encoder_scale must be in (0, 1], got {self.encoder_scale}")
         if not (0 <= self.warm_up < 1 and 0 <= self.cool_down <= 1):

@@ -53,7 +53,7 @@ class Training:
     @cached_property
     def masks(self) -> dict[str, Tensor]:
         """With `causal`, which entries of the matrices may differ from zero; rows are units."""
-        return _causal(self.recipe.d_sae, self.stream) if self.recipe.causal else {}
+        return _causal(self.recipe, self.stream) if self.recipe.causal else {}
 
     def split(self, rows: Float[Tensor, "batch column"]) -> tuple[Tensor, Tensor]:
         """What is read and what is to be written, of scaled rows of the stream: one, or two."""
@@ -208,7 +208,7 @@ def _first_rows(
     generator = torch.Generator().manual_seed(1_000_003 * recipe.seed + recipe.d_sae)
     W_dec = torch.randn(recipe.d_sae, sum(writes or reads), generator=generator).to(device)
     W_enc = torch.randn(recipe.d_sae, sum(reads), generator=generator) if writes else W_dec
-    W_enc, masks = W_enc.to(device), _causal(recipe.d_sae, stream) if recipe.causal else {}
+    W_enc, masks = W_enc.to(device), _causal(recipe, stream) if recipe.causal else {}
     if masks:
         W_enc, W_dec = W_enc * masks["W_enc"], W_dec * masks["W_dec"]
     W_dec = W_dec / W_dec.norm(dim=-1, keepdim=True)
@@ -229,18 +229,19 @@ def _require_possible(recipe: Recipe, stream: Activations) -> None:
         )
 
 
-def _causal(d_sae: int, stream: Activations) -> dict[str, Float[Tensor, "d_sae d"]]:
+def _causal(recipe: Recipe, stream: Activations) -> dict[str, Float[Tensor, "d_sae d"]]:
     """Units of the i-th place read it alone, and write to the i-th and later targets."""
     reads, writes = stream.widths
     n, device = len(reads), stream.device
-    owner = torch.arange(d_sae, device=device) // (d_sae // n)
+    owner = torch.arange(recipe.d_sae, device=device) // (recipe.d_sae // n)
     place, target = (
         torch.arange(n, device=device).repeat_interleave(torch.tensor(widths, device=device))
         for widths in (reads, writes)
     )
+    reach = n if recipe.reach is None else recipe.reach
     return {
         "W_enc": (owner[:, None] == place).float(),
-        "W_dec": (owner[:, None] <= target).float(),
+        "W_dec": ((owner[:, None] <= target) & (target - owner[:, None] <= reach)).float(),
         "W_skip": (place[:, None] == target).float(),
     }
 
