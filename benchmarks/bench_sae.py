@@ -3,6 +3,7 @@
 
     python benchmarks/bench_sae.py             ten quiet minutes; fills the README here
     python benchmarks/bench_sae.py topk relu   only these kinds; writes nothing
+    python benchmarks/bench_sae.py others      transcoders and crosscoders; fills a table of its own
     MI_BENCH_THREADS=1 python benchmarks/bench_sae.py
 
 Each trainer runs in a process of its own, in its own environment (peers.py makes them; one that
@@ -10,6 +11,9 @@ cannot be made is left out), on the same activations in the same order, at the s
 learning rate, steps and threads (two). They take turns, three times; a rate is that of the fastest
 turn, setting up included. `ratio` is our rate over the faster peer's. Explained variance and L0 are
 those of held-out activations after all steps. "read from pocket": each trainer also runs the model.
+Rates of "others" are per second of processor, so that other programs count less. SAELens trains no
+transcoder; a crosscoder of TopK is an SAE of what several layers write side by side, which all can
+train.
 """
 
 from __future__ import annotations
@@ -57,6 +61,11 @@ class Job:
     l1: float = 2.0
     threads: int = THREADS
     streamed: bool = False
+    target: int = 0
+    """So many columns behind the `d_in` that are read are what is to be predicted."""
+    places: int = 1
+    """So many places of equal width stand side by side in `d_in`."""
+    skip: bool = False
 
 
 JOBS = {
@@ -64,6 +73,14 @@ JOBS = {
     "of GPT-2 small's width": [Job("wide", "topk", 768, 6144, steps=16)],
     "read from pocket": [Job("pocket", "topk", steps=59, streamed=True)],
 }
+_SMALL = {"d_sae": 768, "k": 16, "steps": 100, "batch": 1024, "lr": 5e-3}
+OTHERS = {
+    "transcoder of an MLP": [Job("mlp", "topk", 192, target=192, **_SMALL)],
+    "the same with a linear skip": [Job("mlp", "topk", 192, target=192, skip=True, **_SMALL)],
+    "crosscoder of three layers": [Job("layers", "topk", 576, places=3, **_SMALL)],
+}
+ABLE = {"target": ("ours", "eai-sparsify")}
+"""Who can do what not all can."""
 
 
 def write_data(folder: Path) -> None:
@@ -73,6 +90,14 @@ def write_data(folder: Path) -> None:
     tokens = torch.from_numpy((rows & (corpus.NOISE - 1)).astype("int64"))
     stream = sae.Activations(model, "blocks.3.hook_resid_post", tokens, buffer=tokens.numel())
     _save(folder / "pocket", stream.sample(65_536 + 8192), 8192, tokens=tokens)
+    for name, places in (
+        ("mlp", [("mlp_in", 3), ("mlp_out", 3)]),
+        ("layers", [("resid_post", 2), ("resid_post", 3), ("resid_post", 4)]),
+    ):
+        stream = sae.Activations(model, places, tokens[:400], buffer=tokens[:400].numel())
+        parts = stream.sample(32_768 + 4096).split(192, dim=1)
+        scaled = [x * (192 / x.square().sum(1).mean()).sqrt() for x in parts]
+        _save(folder / name, torch.cat(scaled, dim=1), 4096)
     generator = torch.Generator().manual_seed(0)
     directions = torch.nn.functional.normalize(torch.randn(3072, 768, generator=generator))
     often = (12 / torch.arange(1, 3073)).clamp(max=0.5)
@@ -130,6 +155,8 @@ def measure(job: Job, trainers: dict[str, Trainer], folder: Path) -> dict[str, d
     """Each trainer's fastest turn, with rates a second of clock and of processor, and scores."""
     best: dict[str, dict[str, float]] = {}
     able = {name: one for name, one in trainers.items() if job.kind in KINDS[name]}
+    if job.target:
+        able = {name: one for name, one in able.items() if name in ABLE["target"]}
     for one in able.values():
         one.ask(job, folder, steps=2)
     for turn in range(TURNS):
@@ -139,23 +166,26 @@ def measure(job: Job, trainers: dict[str, Trainer], folder: Path) -> dict[str, d
             kept["wall"], kept["cpu"] = (min(kept[key], found[key]) for key in ("wall", "cpu"))
     for found in best.values():
         found["per_second"] = found["tokens"] / found["wall"]
+        found["per_cpu_second"] = found["tokens"] / found["cpu"]
     return best
 
 
-def row(data: str, job: Job, best: dict[str, dict[str, float]]) -> dict[str, Any]:
+def row(
+    data: str, job: Job, best: dict[str, dict[str, float]], rate: str = "per_second"
+) -> dict[str, Any]:
     """A line of the table."""
 
     def each(key: str, form: str) -> list[str]:
         return [f"{best[name][key]:{form}}" if name in best else "–" for name in TRAINERS]
 
-    rates = zip(TRAINERS, each("per_second", ",.0f"), strict=True)
-    peers = [best[name]["per_second"] for name in best if name != "ours"]
+    rates = zip(TRAINERS, each(rate, ",.0f"), strict=True)
+    peers = [best[name][rate] for name in best if name != "ours"]
     return {
         "activations": data,
         "kind": job.kind,
         "d_in x d_sae": f"{job.d_in} x {job.d_sae}",
-        **{f"{name}, tokens/s": rate for name, rate in rates},
-        "ratio": f"{best['ours']['per_second'] / max(peers):.2f}" if peers else "–",
+        **{f"{name}, tokens/s": shown for name, shown in rates},
+        "ratio": f"{best['ours'][rate] / max(peers):.2f}" if peers else "–",
         "steps": job.steps,
         "explained variance": " / ".join(each("explained_variance", ".2f")),
         "L0": " / ".join(each("l0", ".0f")),
@@ -164,16 +194,17 @@ def row(data: str, job: Job, best: dict[str, dict[str, float]]) -> dict[str, Any
 
 def main(kinds: list[str]) -> None:
     """Measure, print; write the table if nothing was left out."""
-    rows = []
+    rows, others = [], kinds == ["others"]
+    kinds = [] if others else kinds
     with tempfile.TemporaryDirectory() as name:
         write_data(Path(name))
         trainers = start_trainers()
-        for data, jobs in JOBS.items():
+        for data, jobs in (OTHERS if others else JOBS).items():
             for job in jobs:
                 if job.kind in (kinds or sae.ARCHITECTURES):
                     best = measure(job, trainers, Path(name))
                     print(json.dumps({"data": data, **asdict(job), "found": best}), flush=True)
-                    rows.append(row(data, job, best))
+                    rows.append(row(data, job, best, "per_cpu_second" if others else "per_second"))
         for one in trainers.values():
             one.process.stdin.close()  # type: ignore[union-attr]
             one.process.wait(60)
@@ -181,10 +212,12 @@ def main(kinds: list[str]) -> None:
         versions = ", ".join(REQUIREMENTS[name][0].replace("==", " ") for name in TRAINERS[1:])
         note = (
             f"{versions}, torch {torch.__version__.split('+')[0]}; {THREADS} thread"
-            f"{'s' * (THREADS > 1)}, batches of 2,048, k = 32, fastest of {TURNS}; explained "
-            "variance and L0 in the order of columns."
+            f"{'s' * (THREADS > 1)}, batches of {job.batch:,}, k = {job.k}, fastest of {TURNS}; "
+            "explained variance and L0 in the order of columns."
         )
-        record("sae", rows, note)
+        if others:
+            note += " Tokens a second of processor; other programs were running."
+        record("transcoders" if others else "sae", rows, note)
 
 
 if __name__ == "__main__":

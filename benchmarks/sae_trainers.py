@@ -56,12 +56,14 @@ def batches(acts: Tensor, job: dict[str, Any]) -> Iterator[Tensor]:
 class Given:
     """Activations at hand, in place of those that `mi_helpers.sae.Activations` reads."""
 
-    def __init__(self, acts: Tensor) -> None:
+    def __init__(self, acts: Tensor, target: int = 0, places: int = 1) -> None:
         from mi_helpers.sae import Activations
 
         self.acts, self.device, self.hook, self.model_id = acts, acts.device, HOOK, "given"
         self.notes: dict[str, str] = {}
-        self.target, self.widths = "", ((acts.shape[1],), ())
+        self.target = "target" * bool(target)
+        width = (acts.shape[1] - target) // places
+        self.widths = (width,) * places, (target,) if target else ()
         self._orders: dict[int, Tensor] = {}
         self.batch = Activations.batch.__get__(self)
 
@@ -83,13 +85,14 @@ def ours(job: dict[str, Any], data: dict[str, Tensor]) -> Training:
     recipe = sae.Recipe(
         job["kind"], d_sae=job["d_sae"], k=job["k"], l1=job["l1"], steps=job["steps"],
         batch=job["batch"], lr=job["lr"], aux=AUX, dead_after=DEAD_STEPS * job["batch"],
+        skip=job["skip"],
     )  # fmt: skip
     model = pocket() if job["streamed"] else None
     runs = []
 
     def fit() -> None:
         if model is None:
-            stream: Any = Given(data["acts"])
+            stream: Any = Given(data["acts"], job["target"], job["places"])
         else:
             stream = sae.Activations(
                 model, HOOK, data["tokens"], buffer=BUFFER, rows_at_once=ROWS_AT_ONCE
@@ -190,17 +193,26 @@ def sparsify(job: dict[str, Any], data: dict[str, Tensor]) -> Training:
     from sparsify import SparseCoderConfig, TrainConfig, Trainer
     from transformers import GPT2LMHeadModel, PretrainedConfig, PreTrainedModel
 
+    target = bool(job["target"])
+
     class LookUp(PreTrainedModel):
         config_class = PretrainedConfig
 
         def __init__(self) -> None:
             super().__init__(PretrainedConfig())
             self.acts = torch.nn.Embedding.from_pretrained(data["acts"])
+            self.pair = Pair()
 
         dummy_inputs = {"input_ids": torch.zeros(1, 1, dtype=torch.long)}
 
         def forward(self, input_ids: Tensor) -> Tensor:
-            return self.acts(input_ids)
+            both = self.acts(input_ids)
+            return self.pair(*both.split([job["d_in"], job["target"]], -1)) if target else both
+
+    class Pair(torch.nn.Module):
+        def forward(self, read: Tensor, written: Tensor) -> Tensor:
+            """What stands for a module: it reads the one and gives the other."""
+            return written
 
     class Silent(Trainer):
         def save(self) -> None:
@@ -210,12 +222,15 @@ def sparsify(job: dict[str, Any], data: dict[str, Tensor]) -> Training:
         model: Any = GPT2LMHeadModel.from_pretrained(POCKET, dtype=torch.float32)
         hook, tokens, excluded = "h.3", data["tokens"], [int(data["tokens"][0, 0])]
     else:
-        model, hook, excluded = LookUp(), "acts", []
+        model, hook, excluded = LookUp(), "pair" if target else "acts", []
         epochs = -(-job["steps"] * job["batch"] // len(data["acts"]))
         mixed = torch.cat([order(len(data["acts"]), epoch) for epoch in range(epochs)])
         tokens = mixed[: job["steps"] * job["batch"]].view(-1, 128)
     config = TrainConfig(
-        SparseCoderConfig(num_latents=job["d_sae"], k=job["k"]), batch_size=job["batch"] // 128,
+        SparseCoderConfig(
+            num_latents=job["d_sae"], k=job["k"], transcode=target, skip_connection=job["skip"]
+        ),
+        batch_size=job["batch"] // 128,
         optimizer="adam", lr=job["lr"], lr_warmup_steps=min(50, job["steps"] // 3),
         auxk_alpha=AUX, dead_feature_threshold=DEAD_STEPS * job["batch"], exclude_tokens=excluded,
         hookpoints=[hook], log_to_wandb=False,
@@ -243,9 +258,10 @@ def answer(trainer: Callable[..., Training], job: dict[str, Any]) -> dict[str, f
     found["tokens"] = training.tokens
     if job.get("score"):
         x = data["held_out"]
+        x, y = (x[:, : job["d_in"]], x[:, job["d_in"] :]) if job["target"] else (x, x)
         with torch.no_grad():
             out, code = training.use(x)
-        missed = (x - out).square().sum() / (x - x.mean(0)).square().sum()
+        missed = (y - out).square().sum() / (y - y.mean(0)).square().sum()
         found["explained_variance"] = float(1 - missed)
         found["l0"] = float((code > 0).sum(1).float().mean())
     return found

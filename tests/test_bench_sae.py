@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 BENCHMARKS = str(Path(__file__).resolve().parents[1] / "benchmarks")
 JOB = {
     "kind": "topk", "d_in": 8, "d_sae": 32, "k": 3, "l1": 0.5, "steps": 5, "batch": 16,
-    "lr": 1e-2, "threads": 1, "streamed": False, "score": True,
+    "lr": 1e-2, "threads": 1, "streamed": False, "score": True, "target": 0, "places": 1,
+    "skip": False,
 }  # fmt: skip
 
 

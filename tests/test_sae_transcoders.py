@@ -188,6 +188,19 @@ def test_a_cross_layer_transcoder_sees_and_writes_no_earlier_layer(tiny_model, t
             S.start(stream, wrong)
 
 
+def test_a_reach_keeps_units_from_layers_far_above(tiny_model, tokens) -> None:
+    n, d = tiny_model.cfg.n_layers, tiny_model.cfg.d_model
+    reads, writes = ([(site, i) for i in range(n)] for site in ("mlp_in", "mlp_out"))
+    stream = S.Activations(tiny_model, reads, tokens, target=writes)
+    recipe = S.Recipe("batchtopk", d_sae=16 * n, k=6, steps=8, batch=64, causal=True, reach=0)
+    rows = S.train(S.start(stream, recipe), progress=False).sae().W_dec.split(16)
+    for i, own in enumerate(rows):
+        assert all(part.any() == (i == j) for j, part in enumerate(own.split(d, dim=1)))
+    for wrong in ({"causal": False}, {"reach": -1}):
+        with pytest.raises(ValueError, match="reach is for causal units"):
+            replace(recipe, **wrong)
+
+
 def test_pairs_are_read_in_one_pass(tiny_model, tokens, monkeypatch) -> None:
     stream = S.Activations(tiny_model, READS, tokens, target=WRITES)
     calls = []
@@ -349,8 +362,6 @@ def test_recipes_that_ask_for_a_target_or_places_are_refused_without() -> None:
             S.start(S.Vectors(x), recipe)
     with pytest.raises(ValueError, match="by_source is a penalty"):
         S.Recipe("topk", by_source=True)
-    with pytest.raises(ValueError, match="exclude each other"):
-        S.Recipe("topk", skip=True, causal=True)
     with pytest.raises(ValueError, match="one for each of 50"):
         S.Vectors(x, y[:9])
     with pytest.raises(ValueError, match="do not add to 10"):

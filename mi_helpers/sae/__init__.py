@@ -13,11 +13,14 @@ Conventions, for every kind: `f = act((x - b_dec) @ W_enc + b_enc)` and
 `core` is the dictionary; `stream` and `files` bring activations and trained ones; `recipe`, `step`
 and `train` make new ones; `splice` and `quality` judge them; `units`, `effects`, `labels` and
 `report` read them. `attribution_graph` says what the units of one run give to each other, from
-`frozen`, the run held still; `node_runs` sets nodes, `graph_files` keeps graphs.
+`frozen`, the run held still; `node_runs` sets nodes, `graph_files` keeps graphs. Where a list of
+transcoders is asked for, one for each layer, `[clt]` does too, one that crosses layers
+(`cross_layer`).
 """
 
 from mi_helpers.sae.attribution_graph import AttributionGraph, Node, attribution_graph
 from mi_helpers.sae.core import ARCHITECTURES, Sae
+from mi_helpers.sae.cross_layer import splice_all
 from mi_helpers.sae.effects import attribute_to_units, restoration, set_units
 from mi_helpers.sae.files import load, load_published, save
 from mi_helpers.sae.graph_files import load_graph, save_graph
@@ -79,6 +82,7 @@ __all__ = [
     "set_features",
     "set_units",
     "splice",
+    "splice_all",
     "splice_losses",
     "start",
     "train",

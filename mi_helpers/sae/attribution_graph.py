@@ -348,12 +348,14 @@ class _Columns:
     def _written(self, i: int, grad: Tensor, weights: Tensor) -> Tensor:
         """Fill in what a layer's features and errors give; returns what the first token gives."""
         layer = self.run.layers[i]
-        start = self.first.get(("feature", i), 0)
-        for position, acts in enumerate(layer.acts):
-            units = acts.nonzero()[:, 0]
-            written = layer.transcoder.W_dec[units] * acts[units, None]
-            weights[:, start : start + len(units)] = grad[:, position] @ written.T
-            start += len(units)
+        rows = {**dict(enumerate(layer.earlier)), i: layer.transcoder.W_dec}
+        for owner, W_dec in rows.items():
+            start = self.first.get(("feature", owner), 0)
+            for position, acts in enumerate(self.run.layers[owner].acts):
+                units = acts.nonzero()[:, 0]
+                written = W_dec[units] * acts[units, None]
+                weights[:, start : start + len(units)] += grad[:, position] @ written.T
+                start += len(units)
         errors = torch.einsum("tpd,pd->tp", grad, layer.error)
         first = self.first["error", i]
         weights[:, first : first + errors.shape[1] - 1] = errors[:, 1:]

@@ -22,6 +22,7 @@ from torch import Tensor
 from mi_helpers.files import save_tensors, write_whole
 from mi_helpers.models import hub
 from mi_helpers.models.files import GPT2_NAMES
+from mi_helpers.sae import cross_layer
 from mi_helpers.sae.core import Sae, from_gated
 from mi_helpers.sites import place_of
 
@@ -49,14 +50,17 @@ def save(sae: Sae, folder: str | Path, *, half: bool = False) -> Path:
     """Write `sae` so that SAELens's `SAE.load_from_disk(folder)` opens it too.
 
     When writing fails, what was there stays. A transcoder has SAELens's format for one, too; of
-    the kind "topk", which SAELens does not have, by the name "topk_transcoder". With `half`,
+    the kind "topk", which SAELens does not have, by the name "topk_transcoder". A cross-layer
+    transcoder is written as circuit-tracer does: see `cross_layer.save_layers`. With `half`,
     numbers are rounded to half precision, for half the size.
 
     Raises:
-        ValueError: a dictionary of several places, for which there is no format.
+        ValueError: a crosscoder, for which there is no format.
         TypeError: a note that JSON cannot hold.
     """
     folder = Path(folder)
+    if sae.family == cross_layer.FAMILY:
+        return cross_layer.save_layers(sae, folder, half=half)
     if sae.family not in ("SAE", "transcoder"):
         raise ValueError(f"SAELens has no format for a {sae.family}: only an SAE or a transcoder")
     config = _config(sae, half)
@@ -111,7 +115,8 @@ def _config(sae: Sae, half: bool) -> dict[str, Any]:
 def load(folder: str | Path, *, device: torch.device | str = "cpu") -> Sae:
     """Open an SAE in SAELens's layout: standard, topk, jumprelu or gated, from safetensors alone.
 
-    Decoder rows get length 1, so that activations are in the unit of the stream.
+    Decoder rows get length 1, so that activations are in the unit of the stream. Files of a
+    cross-layer transcoder are opened as `cross_layer.save_layers` wrote them.
 
     Raises:
         FileNotFoundError: a file is missing.
@@ -119,6 +124,8 @@ def load(folder: str | Path, *, device: torch.device | str = "cpu") -> Sae:
             not know.
     """
     folder = Path(folder)
+    if (folder / "W_enc_0.safetensors").is_file():
+        return cross_layer.load_layers(folder, device=device)
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             others = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []

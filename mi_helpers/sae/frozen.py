@@ -20,6 +20,7 @@ from transformer_lens.utilities.activation_functions import softcap_enabled
 
 from mi_helpers.engine import Norm
 from mi_helpers.sae.core import Sae
+from mi_helpers.sae.cross_layer import Earlier, by_layer
 from mi_helpers.sae.splice import require_fit
 from mi_helpers.sae.stream import require_no_left_padding, special_tokens
 from mi_helpers.sites import hook_name, place_of, read
@@ -62,6 +63,7 @@ class FrozenLayer:
 
     Attributes:
         transcoder: What stands in for the MLP.
+        earlier: What units of the layers below write to its output, where they cross layers.
         pattern: The attention.
         W_V, b_V, W_O, b_O: What heads move; those that share values have them repeated.
         before_attention, before_mlp: The norms.
@@ -71,6 +73,7 @@ class FrozenLayer:
     """
 
     transcoder: Sae
+    earlier: Earlier
     pattern: Float[Tensor, "query head key"]
     W_V: Float[Tensor, "head d_model d_head"]
     b_V: Float[Tensor, "head d_head"]
@@ -140,7 +143,7 @@ def frozen_run(
     model: TransformerBridge, transcoders: Sequence[Sae], tokens: Int[Tensor, "1 pos"]
 ) -> FrozenRun:
     """Run the model on one prompt and hold still what it did. Errors as `attribution_graph`."""
-    by_layer = require_transcoders(model, transcoders)
+    own, earlier = require_transcoders(model, transcoders)
     require_no_left_padding(model, tokens)
     if tokens.shape[0] != 1 or tokens.shape[1] < 2:
         raise ValueError(
@@ -159,9 +162,13 @@ def frozen_run(
         positions = model.W_pos[: len(start)].detach().float()
     logits, W_U = model(tokens)[0, -1].float(), model.W_U.detach().float()
     b_U = torch.zeros_like(logits) if model.b_U is None else model.b_U.detach().float()
+    layers: list[FrozenLayer] = []
+    for i, one in enumerate(own):
+        before = [layer.acts for layer in layers]
+        layers.append(_layer(model, one, earlier[i], before, acts, i, on))
     return FrozenRun(
         tokens[0],
-        tuple(_layer(model, by_layer[i], acts, i, on) for i in range(cfg.n_layers)),
+        tuple(layers),
         start - positions,
         positions,
         FrozenNorm.of(model.ln_final, cfg, acts["resid_post", cfg.n_layers - 1]),
@@ -174,6 +181,8 @@ def frozen_run(
 def _layer(
     model: TransformerBridge,
     transcoder: Sae,
+    earlier: Earlier,
+    before: Sequence[Tensor],
     acts: dict[Any, Tensor],
     layer: int,
     on: Bool[Tensor, " pos"],
@@ -185,8 +194,12 @@ def _layer(
     b_V, b_O = attn.b_V, attn.b_O
     b_V = W_V.new_zeros(len(W_V), W_V.shape[-1]) if b_V is None else b_V.detach().float()
     times = cfg.n_heads // len(W_V)
+    predicted = transcoder(x)
+    for active, W_dec in zip(before[: len(earlier)], earlier, strict=True):
+        predicted = predicted + active @ W_dec
     return FrozenLayer(
         transcoder,
+        earlier,
         acts["pattern", layer],
         W_V.repeat_interleave(times, 0),
         b_V.view(len(W_V), -1).repeat_interleave(times, 0),
@@ -195,13 +208,15 @@ def _layer(
         FrozenNorm.of(block.ln1, cfg, acts["resid_pre", layer]),
         FrozenNorm.of(block.ln2, cfg, acts["resid_mid", layer]),
         transcoder.encode(x) * on[:, None],
-        torch.where(on[:, None], y - transcoder(x), y),
+        torch.where(on[:, None], y - predicted, y),
         on,
     )
 
 
-def require_transcoders(model: TransformerBridge, transcoders: Sequence[Sae]) -> list[Sae]:
-    """One transcoder of each layer's MLP, in the order of layers.
+def require_transcoders(
+    model: TransformerBridge, transcoders: Sequence[Sae]
+) -> tuple[list[Sae], list[Earlier]]:
+    """One transcoder of each layer's MLP in the order of layers, and as `by_layer`, which see.
 
     Raises ValueError for blocks that are built otherwise and for transcoders that do not fit.
     """
@@ -215,7 +230,8 @@ def require_transcoders(model: TransformerBridge, transcoders: Sequence[Sae]) ->
     if any(map(softcap_enabled, caps)):
         raise ValueError(f"{cfg.model_name} caps its scores or logits, which no graph can add up")
     found: dict[int, Sae] = {}
-    for one in transcoders:
+    parts, earlier = by_layer(transcoders)
+    for one in parts:
         require_fit(model, one, also=("transcoder",))
         place = place_of(one.writes) or ("", -1)
         reads = ("mlp_in", place[1])
@@ -229,4 +245,7 @@ def require_transcoders(model: TransformerBridge, transcoders: Sequence[Sae]) ->
         found[place[1]] = one
     if missing := [i for i in range(cfg.n_layers) if i not in found]:
         raise ValueError(f"no transcoder was given for layers {missing}: each MLP needs one")
-    return [found[i] for i in range(cfg.n_layers)]
+    own = [found[i] for i in range(cfg.n_layers)]
+    if any(earlier) and any(a is not b for a, b in zip(own, parts, strict=True)):
+        raise ValueError("places of a cross-layer transcoder must stand in the order of layers")
+    return own, earlier

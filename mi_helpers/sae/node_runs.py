@@ -26,6 +26,7 @@ from torch import Tensor
 from mi_helpers.interventions import Edit, Firings, intervene
 from mi_helpers.sae.attribution_graph import Node
 from mi_helpers.sae.core import Sae
+from mi_helpers.sae.cross_layer import Earlier
 from mi_helpers.sae.frozen import (
     FrozenLayer,
     FrozenNorm,
@@ -55,7 +56,7 @@ def set_features(
 
     Args:
         model: The model that the transcoders were made for.
-        transcoders: One for each layer's MLP.
+        transcoders: One for each layer's MLP, or a cross-layer one.
         values: The activation that each feature gets. A node stands for its layer, position and
             unit; it may be one of another prompt's graph.
         frozen: A prompt whose attention patterns and scales of norms are kept: runs inside the
@@ -69,18 +70,20 @@ def set_features(
             the first token, which has none.
         NothingHappened: on leaving, when no pass ran, or none that reached a feature.
     """
-    by_layer = require_transcoders(model, transcoders)
-    _require_features(by_layer, values)
+    own, earlier = require_transcoders(model, transcoders)
+    _require_features(own, values)
     fired = Firings()
     with ExitStack() as stack:
         if frozen is not None:
-            stack.enter_context(intervene(model, _held(model, frozen_run(model, by_layer, frozen))))
+            stack.enter_context(
+                intervene(model, _held(model, frozen_run(model, transcoders, frozen)))
+            )
         parts = []
         for layer in sorted({node.layer for node in values}):
             here = {node: value for node, value in values.items() if node.layer == layer}
             positions = sorted({node.position for node in here})
-            change = _setting(by_layer[layer], here)
-            parts.append(stack.enter_context(sparing(model, by_layer[layer], change, positions)))
+            for i, change in _setting(own, earlier, layer, here):
+                parts.append(stack.enter_context(sparing(model, own[i], change, positions)))
         yield fired
         for part in parts:
             fired.by_hook |= part.by_hook
@@ -110,10 +113,10 @@ def local_replacement(
     values = {} if values is None else values
     _require_values(values)
     _require_in_run(run, values)
-    edits = _held(model, run)
+    edits, active = _held(model, run), dict[int, Tensor]()
     for i, layer in enumerate(run.layers):
         here = {node: value for node, value in values.items() if node.layer == i}
-        edits |= _replaced(i, layer, here)
+        edits |= _replaced(i, layer, here, active)
     gone = {node.position: value - 1 for node, value in values.items() if node.kind == "token"}
     if gone:
         step = torch.zeros_like(run.embedded)
@@ -153,9 +156,11 @@ def _norm(ends: tuple[str, str], norm: FrozenNorm) -> dict[Place | str, Edit]:
     return {ends[0]: keep, ends[1]: lambda acts, where: norm(reading.pop("x"))}
 
 
-def _replaced(i: int, layer: FrozenLayer, values: Mapping[Node, float]) -> dict[Place | str, Edit]:
-    """Edits that put a linear transcoder in the place of an MLP."""
-    sae, active, reading = layer.transcoder, layer.acts > 0, dict[str, Tensor]()
+def _replaced(
+    i: int, layer: FrozenLayer, values: Mapping[Node, float], active: dict[int, Tensor]
+) -> dict[Place | str, Edit]:
+    """Edits that put a linear transcoder in the place of an MLP; `active` is what units are."""
+    sae, on, reading = layer.transcoder, layer.acts > 0, dict[str, Tensor]()
     errors = layer.error.clone()
     given = torch.full_like(layer.acts, torch.nan)
     for node, value in values.items():
@@ -170,8 +175,11 @@ def _replaced(i: int, layer: FrozenLayer, values: Mapping[Node, float]) -> dict[
 
     def write(acts: Tensor, where: Tensor) -> Tensor:
         x = reading.pop("x")
-        pre = (x @ sae.W_enc + sae.b_enc) * active
-        written = sae.decode(torch.where(given.isnan(), pre, given))
+        pre = (x @ sae.W_enc + sae.b_enc) * on
+        active[i] = torch.where(given.isnan(), pre, given)
+        written = sae.decode(active[i])
+        for j, W_dec in enumerate(layer.earlier):
+            written = written + active[j] @ W_dec
         if sae.W_skip is not None:
             written = written + x @ sae.W_skip
         return written * layer.on[:, None] + errors
@@ -179,29 +187,40 @@ def _replaced(i: int, layer: FrozenLayer, values: Mapping[Node, float]) -> dict[
     return {("mlp_in", i): keep, ("mlp_out", i): write}
 
 
-def _setting(sae: Sae, values: Mapping[Node, float]) -> Callable[[Tensor, Tensor], Tensor]:
+def _setting(
+    own: Sequence[Sae], earlier: Sequence[Earlier], layer: int, values: Mapping[Node, float]
+) -> Iterator[tuple[int, Callable[[Tensor, Tensor], Tensor]]]:
+    """For each MLP that units of a layer write to, the change that setting some of them makes."""
     at = torch.tensor([node.position for node in values])
     units = torch.tensor([node.unit for node in values])
     wanted = torch.tensor([float(value) for value in values.values()])
+    step: dict[str, Tensor] = {}
 
-    def change(x: Tensor, y: Tensor) -> Tensor:
-        step = wanted.to(x) - sae.encode(x)[:, at, units]
-        return y.index_add(1, at.to(y.device), step[..., None] * sae.W_dec[units])
+    def writing(rows: Tensor, first: bool) -> Callable[[Tensor, Tensor], Tensor]:
+        def change(x: Tensor, y: Tensor) -> Tensor:
+            if first:
+                step["by"] = wanted.to(x) - own[layer].encode(x)[:, at, units]
+            return y.index_add(1, at.to(y.device), step["by"][..., None] * rows[units])
 
-    return change
+        return change
+
+    yield layer, writing(own[layer].W_dec, True)
+    for i in range(layer + 1, len(own)):
+        if earlier[i]:
+            yield i, writing(earlier[i][layer], False)
 
 
-def _require_features(by_layer: Sequence[Sae], values: Mapping[Node, float]) -> None:
+def _require_features(own: Sequence[Sae], values: Mapping[Node, float]) -> None:
     if not values:
         raise ValueError("values name no feature: there is nothing to set")
     _require_values(values)
     for node in values:
         if node.kind != "feature":
             raise ValueError(f"{node} is of the kind {node.kind!r}: only features can be set")
-        if not 0 <= node.layer < len(by_layer):
-            raise ValueError(f"{node} is in no layer of 0..{len(by_layer) - 1}")
-        if not 0 <= node.unit < by_layer[node.layer].d_sae:
-            raise ValueError(f"{node} is none of {by_layer[node.layer].d_sae} units")
+        if not 0 <= node.layer < len(own):
+            raise ValueError(f"{node} is in no layer of 0..{len(own) - 1}")
+        if not 0 <= node.unit < own[node.layer].d_sae:
+            raise ValueError(f"{node} is none of {own[node.layer].d_sae} units")
         if node.position < 1:
             raise ValueError(f"{node}: the first token has no features, and positions count from 0")
 

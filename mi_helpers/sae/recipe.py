@@ -42,7 +42,9 @@ class Recipe:
     Where the target is another place than what is read, `skip` adds a linear map from one to the
     other, which starts as the least-squares map [Paulo et al. 2025]. With `causal`, units belong to
     the places read in equal shares: those of the i-th read it alone and write to the i-th and later
-    ones, as in a cross-layer transcoder [Ameisen et al. 2025].
+    ones, as in a cross-layer transcoder [Ameisen et al. 2025]; `skip` is then a map of each place
+    to its own target alone. With a `reach` they write to so many later ones at most: with 0 they
+    are transcoders of one layer each, trained together.
 
     Gradients longer than `clip`, all tensors together, are cut to that length before Adam sees
     them: else its second moments remember the huge first ones, and steps stay small for long.
@@ -71,6 +73,7 @@ class Recipe:
     skip: bool = False
     causal: bool = False
     prefixes: tuple[int, ...] = ()
+    reach: int | None = None
     seed: int = 0
     log_every: int = 50
     mixed_precision: bool = False
@@ -100,8 +103,8 @@ class Recipe:
             )
         if self.prefixes and "topk" not in self.kind:
             raise ValueError(f'prefixes are for "topk" and "batchtopk", not for {self.kind!r}')
-        if self.skip and self.causal:
-            raise ValueError("skip and causal exclude each other: a map of all places sees ahead")
+        if self.reach is not None and (self.reach < 0 or not self.causal):
+            raise ValueError(f"reach is for causal units, and not negative; got {self.reach}")
         if not 0 < self.encoder_scale <= 1:
             raise ValueError(f"encoder_scale must be in (0, 1], got {self.encoder_scale}")
         if not (0 <= self.warm_up < 1 and 0 <= self.cool_down <= 1):

@@ -53,7 +53,7 @@ class Training:
     @cached_property
     def masks(self) -> dict[str, Tensor]:
         """With `causal`, which entries of the matrices may differ from zero; rows are units."""
-        return _causal(self.recipe.d_sae, self.stream) if self.recipe.causal else {}
+        return _causal(self.recipe, self.stream) if self.recipe.causal else {}
 
     def split(self, rows: Float[Tensor, "batch column"]) -> tuple[Tensor, Tensor]:
         """What is read and what is to be written, of scaled rows of the stream: one, or two."""
@@ -175,7 +175,7 @@ def start(stream: Activations, recipe: Recipe | None = None) -> Training:
     if writes:
         p["b_in"], p["b_dec"] = (part[0].clone() for part in run.split(mean[None]))
     if recipe.skip:
-        p["W_skip"] = _linear_map(*run.split(first.float() * run.scale))
+        p["W_skip"] = _first_skip(run, first)
     if recipe.kind == "jumprelu":
         p["log_threshold"] = torch.zeros(recipe.d_sae, device=device)
     if recipe.kind == "gated":
@@ -213,7 +213,7 @@ def _first_rows(
     generator = torch.Generator().manual_seed(1_000_003 * recipe.seed + recipe.d_sae)
     W_dec = torch.randn(recipe.d_sae, sum(writes or reads), generator=generator).to(device)
     W_enc = torch.randn(recipe.d_sae, sum(reads), generator=generator) if writes else W_dec
-    W_enc, masks = W_enc.to(device), _causal(recipe.d_sae, stream) if recipe.causal else {}
+    W_enc, masks = W_enc.to(device), _causal(recipe, stream) if recipe.causal else {}
     if masks:
         W_enc, W_dec = W_enc * masks["W_enc"], W_dec * masks["W_dec"]
     W_dec = W_dec / W_dec.norm(dim=-1, keepdim=True)
@@ -234,19 +234,31 @@ def _require_possible(recipe: Recipe, stream: Activations) -> None:
         )
 
 
-def _causal(d_sae: int, stream: Activations) -> dict[str, Float[Tensor, "d_sae d"]]:
+def _causal(recipe: Recipe, stream: Activations) -> dict[str, Float[Tensor, "d_sae d"]]:
     """Units of the i-th place read it alone, and write to the i-th and later targets."""
     reads, writes = stream.widths
     n, device = len(reads), stream.device
-    owner = torch.arange(d_sae, device=device) // (d_sae // n)
+    owner = torch.arange(recipe.d_sae, device=device) // (recipe.d_sae // n)
     place, target = (
         torch.arange(n, device=device).repeat_interleave(torch.tensor(widths, device=device))
         for widths in (reads, writes)
     )
+    reach = n if recipe.reach is None else recipe.reach
     return {
         "W_enc": (owner[:, None] == place).float(),
-        "W_dec": (owner[:, None] <= target).float(),
+        "W_dec": ((owner[:, None] <= target) & (target - owner[:, None] <= reach)).float(),
+        "W_skip": (place[:, None] == target).float(),
     }
+
+
+def _first_skip(run: Training, first: Tensor) -> Float[Tensor, "d_in d_out"]:
+    """The least-squares map; with `causal`, of each place to its own target."""
+    x, y = run.split(first.float() * run.scale)
+    if not run.recipe.causal:
+        return _linear_map(x, y)
+    reads, writes = (list(widths) for widths in run.stream.widths)
+    parts = zip(x.split(reads, dim=1), y.split(writes, dim=1), strict=True)
+    return torch.block_diag(*(_linear_map(*part) for part in parts))
 
 
 def _linear_map(x: Tensor, y: Tensor, ridge: float = 1e-3) -> Float[Tensor, "d_in d_out"]:
@@ -358,8 +370,8 @@ def one_step(run: Training) -> None:
 def _update(run: Training, grads: dict[str, Tensor | None]) -> None:
     """Clip, then Adam, for a decoder whose rows keep length 1: along them no gradient counts."""
     found = {n: _row_major(n, grad).contiguous() for n, grad in grads.items() if grad is not None}
-    for name, mask in run.masks.items():
-        found[name] *= mask
+    for name in run.masks.keys() & found.keys():
+        found[name] *= run.masks[name]
     W_dec, to_dec = run.p["W_dec"], found["W_dec"]
     to_dec.addcmul_(torch.einsum("ui,ui->u", to_dec, W_dec)[:, None], W_dec, value=-1)
     length = torch.stack([found[name].norm() for name in sorted(found)]).norm()

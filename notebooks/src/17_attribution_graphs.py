@@ -1015,5 +1015,169 @@ claim("graph.keys", 1 - cut[0] / free, control=1 - cut[1] / free)
 # used on; [@dunefsky2024transcoders] for circuits from transcoders; [@paulo2025transcoders] for the
 # skip.
 
+# %% [markdown]
+# ## Appendix: features that cross layers
+#
+# In section 2, features that tell the same label gave to each other from layer to layer. If what is
+# said is the same at each, one feature could say it for all. A **cross-layer transcoder**
+# [@ameisen2025tracing] is one dictionary of all MLPs. Its features read the input of one MLP, as
+# before; but each has a row of $W_{dec}$ for that MLP's output *and for that of every later one*.
+# What an MLP writes is the sum of what the features of all layers up to it write there, so all of
+# them are trained together, on all outputs at once.
+#
+# [A committed script](../data/transcoders/joint/README.md) trained one, `across`, and a control,
+# `home`, whose features write to their own layer alone. All else is the same in both: text, number
+# of features, how many may be active on a token over all layers, linear skips. `separate` are the
+# transcoders from above, each trained by itself, with more features.
+
+# %%
+joint, device = trained / "joint", pocket.cfg.device
+home = [sae.load(joint / "home" / f"mlp_{layer}", device=device) for layer in range(n_layers)]
+across = [sae.load(joint / "across", device=device)]
+sets = {"separate": transcoders, "home": home, "across": across}
+
+
+def predicted(some, layer):
+    """What features of all layers up to an MLP, and its skip, say that it writes, [token d]."""
+    own, earlier = sae.cross_layer.by_layer(some)
+    out = own[layer](seen["mlp_in", layer])
+    for below, rows in enumerate(earlier[layer]):  # none, where features write at home alone
+        out = out + own[below].encode(seen["mlp_in", below]) @ rows
+    return out
+
+
+# %% [markdown]
+# As a whole it is a dictionary like any other: it reads all MLPs' inputs side by side, and most
+# entries of its matrices are zero. Both ways of computing it must agree.
+
+# %%
+side = torch.cat([seen["mlp_in", layer] for layer in range(n_layers)], dim=1)
+outputs = across[0](side).split(across[0].widths, dim=1)
+assert all(torch.allclose(outputs[i], predicted(across, i), atol=1e-3) for i in range(n_layers))
+
+rows = []
+for layer in range(n_layers):
+    x, y = seen["mlp_in", layer], seen["mlp_out", layer]
+    row = {"layer": str(layer), "linear map": explained(linear_map(x, y), y).item()}
+    rows.append(row | {name: explained(predicted(some, layer), y).item()
+                       for name, some in sets.items()})  # fmt: skip
+mi.figures.table(rows, title="What predicts an MLP's output, layer by layer")
+
+# %% [markdown]
+# Now let the predictions stand in for *all* MLPs at once. Each then reads a stream that the others
+# have changed, and errors can add up. The cost is in nats of next-token loss. With it come the
+# number of active features on a token and two baselines: the best linear maps alone, and `across`
+# where the rows that features write to *later* layers are in a wrong order.
+
+
+# %%
+def linear_alone(one, layer):
+    """A transcoder whose features write nothing, and whose skip is the best linear map."""
+    x, y = seen["mlp_in", layer], seen["mlp_out", layer]
+    ones = torch.cat([x, torch.ones_like(x[:, :1])], dim=1).double()
+    both = torch.linalg.lstsq(ones, y.double()).solution.float()
+    return replace(one, W_dec=0 * one.W_dec, W_skip=both[:-1].contiguous(), b_dec=both[-1])
+
+
+def mean_loss(some=()):
+    """Loss on the texts with the MLPs of some transcoders replaced, in nats."""
+    both = labelled.real[:, :-1] & labelled.real[:, 1:]
+    with sae.splice_all(pocket, some) if some else contextlib.nullcontext():
+        return mi.metrics.loss(pocket(labelled.tokens), labelled.tokens)[both].mean()
+
+
+# %%
+def wrong_order(clt):
+    """A cross-layer transcoder whose units have, for later layers, the rows of their neighbours."""
+    own, unit = sae.cross_layer.by_layer([clt])[0], torch.arange(clt.d_sae)
+    at_home = torch.block_diag(*(one.W_dec for one in own))
+    later, width = clt.W_dec - at_home, clt.d_sae // n_layers
+    neighbour = unit // width * width + (unit + 1) % width
+    return replace(clt, W_dec=at_home + later[neighbour])
+
+
+linear = [linear_alone(one, layer) for layer, one in enumerate(transcoders)]
+every_set = {"linear maps": linear, **sets, "across, wrong order": [wrong_order(across[0])]}
+clean = mean_loss()
+added = {name: mean_loss(some) - clean for name, some in every_set.items()}
+
+
+# %%
+def active(some):
+    """Mean number of active features on a token, over all layers."""
+    own, _ = sae.cross_layer.by_layer(some)
+    return sum(
+        (one.encode(seen["mlp_in", i]) > 0).float().sum(1).mean() for i, one in enumerate(own)
+    )
+
+
+mi.figures.table(
+    [{"in place of all MLPs": name, "nats added": cost.item(),
+      "active": 0.0 if name == "linear maps" else active(every_set[name]).item()}
+     for name, cost in added.items()],
+    title="What it costs to replace all MLPs at once",
+)  # fmt: skip
+
+# %%
+claim("graph.crossing", added["across"] / added["linear maps"],
+      control=added["across, wrong order"] / added["linear maps"])  # fmt: skip
+
+# %% [markdown]
+# And the graphs? Take a walk from the logits down, at each target to one of its sources, as likely
+# as its share, until a token or an error is reached. The influence of a node is how often the walk
+# comes by, so the influence of all features together is the mean number of features on a path:
+# the **path length**. A step from one feature to another at the same place whose written directions
+# are alike (cosine above a half; all layers that a feature writes to are summed) is a step through
+# a **copy**. Beside it, the directions are drawn anew among the features of a layer.
+
+
+# %%
+def path_length(graph):
+    """Mean number of features on a path from the logits down."""
+    return graph.influence()[graph.where("feature")].sum() / graph.probabilities.sum()
+
+
+def directions(some, shuffled=False):
+    """What each feature writes to the stream in all, at length 1, for each layer [unit d]."""
+    own, earlier = sae.cross_layer.by_layer(some)
+    draw, found = torch.Generator().manual_seed(seed), []
+    for layer, one in enumerate(own):
+        later = [earlier[above][layer] for above in range(layer + 1, n_layers) if earlier[above]]
+        rows = torch.nn.functional.normalize(sum(later, one.W_dec), dim=1)
+        found.append(rows[torch.randperm(len(rows), generator=draw)] if shuffled else rows)
+    return found
+
+
+# %%
+def copies(graph, writes):
+    """Mean number of steps through copies on a path from the logits down."""
+    size, n = graph.weights.abs(), len(graph.probabilities)
+    reached = graph.influence() + torch.cat([torch.zeros(len(graph) - n), graph.probabilities])
+    steps = size / size.sum(1, keepdim=True).clamp_min(1e-10) * reached[:, None]
+    at = graph.where("feature")
+    nodes = [node for node in graph.nodes if node.kind == "feature"]
+    rows = torch.stack([writes[node.layer][node.unit] for node in nodes])
+    place = torch.tensor([node.position for node in nodes])
+    alike = (rows @ rows.T > 0.5) & (place[:, None] == place)
+    return steps[at][:, at][alike].sum() / graph.probabilities.sum()
+
+
+# %%
+by_set = {name: [graph_of(prompt, some) for prompt in prompts.values()]
+          for name, some in sets.items()}  # fmt: skip
+rows, length = [], {}
+for name, some in by_set.items():
+    replacement, completeness = mean_scores(some).tolist()
+    length[name] = torch.stack([path_length(one) for one in some]).mean()
+    rows.append({"transcoders": name, "replacement": replacement, "completeness": completeness,
+                 "path length": length[name].item()})  # fmt: skip
+    for column, shuffled in (("copies", False), ("shuffled", True)):
+        writes = directions(sets[name], shuffled)
+        rows[-1][column] = torch.stack([copies(one, writes) for one in some]).mean().item()
+mi.figures.table(rows, title="Graphs of four prompts, mean")
+
+# %%
+claim("graph.path_length", length["across"], control=length["home"])
+
 # %%
 claim.table()
