@@ -397,7 +397,8 @@ by_neuron = (active - active.mean(0)) * (contrast @ writes.T)  # [prompt neuron]
 half = torch.arange(len(starts)) % 2 == 0
 n_chosen = round(0.01 * by_neuron.shape[1])
 chosen = by_neuron[half].mean(0).topk(n_chosen).indices
-no_bias = prefers_later(parts[best_mlp] - model.blocks[mlp_layer].mlp.b_out)
+bias = model.blocks[mlp_layer].mlp.b_out  # some models have none
+no_bias = prefers_later(parts[best_mlp] - (0 if bias is None else bias))
 assert abs(by_neuron.mean(0).sum().item() - no_bias) < 1e-3  # all together are the MLP
 
 
