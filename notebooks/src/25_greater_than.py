@@ -1,7 +1,6 @@
 # ---
 # title: "Greater-than: a second task, position by position"
 # minutes: 70
-# draft: true
 # ---
 
 # %% [markdown]
@@ -360,7 +359,7 @@ whole = prefers_later(last)
 loudest = sorted(prefer, key=lambda name: -abs(prefer[name]))[:10]
 mi.figures.bars(
     [prefer[name] / whole for name in loudest], loudest, ylabel="share of the preference",
-    title="MLPs say 'later', heads hardly do", xlabel="part",
+    title="Most of 'later' is written by MLPs", xlabel="part",
 )  # fmt: skip
 
 # %% short=true
