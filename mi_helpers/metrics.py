@@ -236,6 +236,38 @@ class LogitDiff:
         return (W_U[:, right] - W_U[:, wrong]).T, b_U[right] - b_U[wrong]
 
 
+@dataclass(frozen=True, eq=False)
+class ProbDiff:
+    """Probability of some tokens minus that of others at the last position, from -1 to 1.
+
+    Many answers may be right: all years later than the first. Probabilities are over the whole
+    vocabulary, so what the model gives to other tokens counts neither way.
+    Source: Hanna et al. 2023, "How does GPT-2 compute greater-than?", section 2.
+
+    Attributes:
+        tokens: The answers that count.
+        signs: For each example 1 where an answer is right, -1 where wrong, 0 where neither.
+    """
+
+    tokens: Int[Tensor, "answer"]
+    signs: Float[Tensor, "batch answer"]
+
+    def __post_init__(self) -> None:
+        if self.signs.ndim != 2 or self.tokens.shape != self.signs.shape[1:]:
+            raise ValueError(
+                f"signs must be [batch answer] with one column for each of the tokens "
+                f"{list(self.tokens.shape)}, got {list(self.signs.shape)}"
+            )
+        if not self.signs.any(dim=1).all():
+            row = int((~self.signs.any(dim=1)).nonzero()[0])
+            raise ValueError(f"example {row} has neither right nor wrong answers: all signs are 0")
+
+    def __call__(self, logits: Float[Tensor, "batch pos d_vocab"]) -> Float[Tensor, "batch"]:
+        """The difference for each example."""
+        probs = logits[:, -1].softmax(-1)[:, self.tokens.to(logits.device)]
+        return (probs * self.signs.to(probs)).sum(-1)
+
+
 def positions_of(metric: Metric, n_pos: int) -> slice:
     """The stretch of positions whose logits `metric` is given, as a slice to the end."""
     positions = getattr(metric, "positions", (-1,))

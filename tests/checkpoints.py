@@ -65,6 +65,24 @@ def save_worded(folder: Path, *, seed: int = 1234) -> Path:
     return folder
 
 
+def save_digits(folder: Path, *, seed: int = 1234) -> Path:
+    """As `save_tiny`, with every digit a token of its own, as SmolLM2 and others have it."""
+    tokenizer = _byte_level(Tokenizer(models.BPE()))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), tokenizer.pre_tokenizer]
+    )
+    words = [*WORDS.split(), *"war trip siege lasted from".split()]
+    trainer = trainers.BpeTrainer(
+        vocab_size=2000,
+        special_tokens=[BOS],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([*words, *(f" {word}" for word in words)], trainer)
+    _save(folder, tokenizer, n_layer=1, n_embd=16, n_head=2, n_positions=64, seed=seed)
+    return folder
+
+
 def save_gpt2_tokenized(folder: Path, tokenizer_folder: Path, *, seed: int = 1234) -> Path:
     """As `save_tiny`, with GPT-2's own tokenizer."""
     _save(folder, _gpt2_bpe(tokenizer_folder), n_layer=1, n_embd=16, n_head=2, seed=seed)

@@ -37,6 +37,7 @@ PLANNED = {
     "21_groups",
     "23_known_circuits",
     "22_solu",
+    "25_greater_than",
 }
 REQUIRED = """
     mechanistic interpretability; feature; circuit; neuron; direction; decomposability;

@@ -3,6 +3,11 @@
 from mi_helpers.circuits.acdc import acdc, kl_distance
 from mi_helpers.circuits.graph import Circuit, EdgeGraph
 from mi_helpers.circuits.paths import path_patch
+from mi_helpers.circuits.positions import (
+    PositionCircuit,
+    PositionScores,
+    edge_attribution_by_position,
+)
 from mi_helpers.circuits.published import published
 from mi_helpers.circuits.quality import Faithfulness, completeness, faithfulness, minimality
 from mi_helpers.circuits.scores import EdgeScores, edge_attribution
@@ -12,9 +17,12 @@ __all__ = [
     "EdgeGraph",
     "EdgeScores",
     "Faithfulness",
+    "PositionCircuit",
+    "PositionScores",
     "acdc",
     "completeness",
     "edge_attribution",
+    "edge_attribution_by_position",
     "faithfulness",
     "kl_distance",
     "minimality",

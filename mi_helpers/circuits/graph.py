@@ -4,7 +4,7 @@ Writers are the embeddings, the heads and the MLPs; readers are each head's quer
 inputs, the MLPs and the logits. Every reader reads the sum of all writers before it, so an edge
 joins each writer to each later reader: 32,491 of them in GPT-2 small. This is the graph of edge
 attribution patching (Syed et al. 2023) and, without its head-internal edges, of ACDC (Conmy et al.
-2023). Positions are not told apart.
+2023). Positions are not told apart; `positions` does that.
 
 Architectures change the graph in two places:
 

@@ -17,10 +17,11 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mi_helpers.circuits.graph import Circuit, EdgeGraph, NodeName
+from mi_helpers.circuits.positions import PositionCircuit
 from mi_helpers.circuits.runner import edge_runner
 from mi_helpers.engine import Inputs, What, prepare
 from mi_helpers.metrics import Metric, recovery
@@ -62,7 +63,7 @@ class Faithfulness:
 def faithfulness(
     model: TransformerBridge,
     base: Inputs,
-    circuits: Circuit | Sequence[Circuit],
+    circuits: Circuit | PositionCircuit | Sequence[Circuit | PositionCircuit],
     what: What,
     metric: Metric,
 ) -> Faithfulness:
@@ -71,25 +72,40 @@ def faithfulness(
     Args:
         model: The bridge, of an architecture that `EdgeGraph.of` takes.
         base: The prompts.
-        circuits: One or several, of this model's graph. `Circuit.of_nodes` makes one of heads.
+        circuits: One or several, of this model's graph. `Circuit.of_nodes` makes one of heads; a
+            `PositionCircuit` keeps its edges at some positions only.
         what: `Zero()`, `Mean(reference)`, `Resample(reference)`, or `OtherRun(corrupt)`.
         metric: Logits to one number an example.
 
     Raises:
-        ValueError: a circuit of another graph, another architecture, or what `patch_sweep` refuses.
+        ValueError: a circuit of another graph or for prompts of another length, another
+            architecture, or what `patch_sweep` refuses.
     """
     graph = EdgeGraph.of(model)
-    chosen = [circuits] if isinstance(circuits, Circuit) else list(circuits)
+    chosen = [circuits] if isinstance(circuits, Circuit | PositionCircuit) else list(circuits)
     for circuit in chosen:
         if circuit.graph != graph:
             raise ValueError(f"the circuit is of {circuit.graph}, the model's graph is {graph}")
     setup = prepare(model, base, metric, what)
-    kept = torch.stack([torch.zeros_like(graph.valid), *(circuit.kept for circuit in chosen)])
+    kept = _stacked(graph, chosen, setup.base.tokens.shape[1])
     with torch.no_grad():
         runner = edge_runner(setup)
         values = runner.final(kept, partial(setup.judge, metric=metric))
     sizes = tuple(circuit.n_edges for circuit in chosen)
     return Faithfulness(values[1:], setup.values["metric"], values[0], sizes)
+
+
+def _stacked(
+    graph: EdgeGraph, chosen: Sequence[Circuit | PositionCircuit], n_pos: int
+) -> Bool[Tensor, "circuit *pos reader writer"]:
+    """The empty circuit and the chosen ones; by position as soon as one of them is."""
+    kept = [torch.zeros_like(graph.valid), *(circuit.kept for circuit in chosen)]
+    if all(one.ndim == 2 for one in kept):
+        return torch.stack(kept)
+    for one in kept:
+        if one.ndim == 3 and len(one) != n_pos:
+            raise ValueError(f"a circuit is of {len(one)} positions, the prompts have {n_pos}")
+    return torch.stack([one.expand(n_pos, *graph.valid.shape) for one in kept])
 
 
 @dataclass(frozen=True)

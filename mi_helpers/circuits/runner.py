@@ -77,7 +77,7 @@ class EdgeRunner:
 
     def final(
         self,
-        kept: Bool[Tensor, "circuit reader writer"],
+        kept: Bool[Tensor, "circuit *pos reader writer"],
         judge: Judge,
         *,
         earlier: Float[Tensor, "earlier batch pos d_model"] | None = None,
@@ -85,7 +85,7 @@ class EdgeRunner:
         """Judge each circuit by the last residual stream at the positions `reads`.
 
         Args:
-            kept: The edges of each circuit.
+            kept: The edges of each circuit; with an axis of positions, where each is kept.
             judge: Residual streams to one number an example.
             earlier: The changes of the first writers, where all circuits share them: the pass
                 resumes with the first reader that reads more than those.
@@ -131,13 +131,17 @@ class EdgeRunner:
     ) -> Float[Tensor, "circuit reader batch pos d_model"]:
         """What readers of one place read: the ablated stream, and the changes along kept edges."""
         n_before = self.graph.n_before[readers][0]
-        edges = kept[:, readers, :n_before].to(earlier)
+        edges = kept[..., readers, :n_before].to(earlier)
         earlier, own = earlier[:n_before, :, rows], own[:, : n_before - len(earlier), :, rows]
+        stream = self._stream[n_before][:, rows]
         n_shared = len(earlier)
+        if edges.ndim == 4:  # [circuit pos reader writer]
+            edges = edges[:, rows]
+            total = torch.einsum("cprw,wbpd->crbpd", edges[..., :n_shared], earlier)
+            return total + torch.einsum("cprw,cwbpd->crbpd", edges[..., n_shared:], own) + stream
         total = edges[:, :, :n_shared] @ earlier.flatten(1)
         if own.shape[1]:
             total = torch.baddbmm(total, edges[:, :, n_shared:], own.flatten(2))
-        stream = self._stream[n_before][:, rows]
         return total.view(*edges.shape[:2], *stream.shape).add_(stream)
 
     def _attention(self, layer: int, inputs: Tensor) -> Float[Tensor, "circuit head batch pos d"]:

@@ -85,10 +85,24 @@ def edge_attribution(
         ValueError: another architecture, values that are no other run's, a metric without a
             gradient, or what `patch_sweep` refuses.
     """
+    return EdgeScores(*attributed(model, base, what, metric, path, by_position=False))
+
+
+def attributed(
+    model: TransformerBridge,
+    base: Inputs,
+    what: OtherRun,
+    metric: Metric,
+    path: Path,
+    *,
+    by_position: bool,
+) -> tuple[EdgeGraph, Float[Tensor, "*pos reader writer"]]:
+    """The graph and the scores of its edges: summed over positions, or before that sum."""
     graph = EdgeGraph.of(model)
     setup = prepare(model, base, metric, require_other_run(what))
     ends = setup.base.get("resid_pre", 0), setup.source("resid_pre", 0)
-    scores = torch.zeros(graph.valid.shape)
+    n_pos = setup.base.tokens.shape[1] if by_position else 1
+    scores = torch.zeros(n_pos, *graph.valid.shape)
     points = path.points()
     for point in points:
         resid = torch.lerp(ends[0], ends[1], point)
@@ -97,10 +111,9 @@ def edge_attribution(
             for rows in _row_slices(graph, resid):
                 some = {place: (act[rows], grad[rows]) for place, (act, grad) in found.items()}
                 change = _changes(graph, setup.fused, setup.base, setup.source, rows)
-                scores += _scores(graph, setup.fused, some, change).cpu() / (
-                    len(points) * len(resid)
-                )
-    return EdgeScores(graph, scores)
+                parts = _scores(graph, setup.fused, some, change, by_position=by_position)
+                scores += parts.cpu() / (len(points) * len(resid))
+    return graph, scores if by_position else scores[0]
 
 
 def _places(graph: EdgeGraph) -> list[Place | str]:
@@ -131,15 +144,21 @@ def _scores(
     fused: FusedModel,
     found: dict[Place | str, tuple[Tensor, Tensor]],
     change: Float[Tensor, "writer batch pos d_model"],
-) -> Float[Tensor, "reader writer"]:
-    """change . gradient for each edge, summed over examples and positions."""
-    flat = change.flatten(1)
-    scores = torch.zeros(graph.valid.shape, device=change.device)
+    *,
+    by_position: bool,
+) -> Float[Tensor, "pos reader writer"]:
+    """change . gradient for each edge, summed over examples; over positions too, unless told."""
+
+    def spread(x: Float[Tensor, "part batch pos d_model"]) -> Float[Tensor, "pos part inner"]:
+        return x.movedim(2, 0).flatten(2) if by_position else x.flatten(1)[None]
+
+    flat = spread(change)
+    scores = torch.zeros(len(flat), *graph.valid.shape, device=change.device)
 
     def fill(first: int, grads: Float[Tensor, "batch pos reader d_model"]) -> int:
         last, n_before = first + grads.shape[2], graph.n_before[first]
-        rows = grads.movedim(2, 0).flatten(1)
-        scores[first:last, :n_before] = rows @ flat[:n_before].T
+        rows = spread(grads.movedim(2, 0))
+        scores[:, first:last, :n_before] = rows @ flat[:, :n_before].mT
         return last
 
     reader = 0
