@@ -63,9 +63,9 @@ def setup_cell() -> str:
 
 
 def setup_installs() -> list[list[str]]:
-    """The arguments of the set-up cell's two pip lines."""
+    """The arguments of the set-up cell's two pip lines, and of the third for a tag that is gone."""
     lines = re.findall(r"%pip install (.+)", setup_cell())
-    assert len(lines) == 2 and 'if "google.colab" in sys.modules' in setup_cell()
+    assert len(lines) == 3 and 'if "google.colab" in sys.modules' in setup_cell()
     return [shlex.split(line) for line in lines]
 
 
@@ -101,8 +101,9 @@ def colab(tmp_path_factory) -> Path:
 def set_up(colab, tmp_path_factory) -> tuple[dict[str, str], dict[str, str]]:
     """Do what the set-up cell does, with the package from here; versions before and after."""
     before, folder = versions(colab), tmp_path_factory.mktemp("wheel")
-    (helpers, (*flags, package)) = setup_installs()
+    (helpers, (*flags, package), instead) = setup_installs()
     assert flags == ["-q", "--no-deps"] and package.startswith("mi-helpers @ git+https://")
+    assert instead == [*flags, package.removesuffix("@v0.0.0")]
     checked(colab, "-m", "pip", "install", *helpers)
     checked(colab, "-m", "pip", "install", *flags, build_wheel(folder))
     return before, versions(colab)
@@ -179,12 +180,40 @@ get_ipython().register_magic_function(lambda line: print("ERROR: no network"), m
     with pytest.raises(CellExecutionError):
         NotebookClient(notebook, timeout=120, startup_timeout=300).execute()
     said = notebook.cells[1].outputs
-    assert [out.text for out in said if out.output_type == "stream"][0] == (
-        "ERROR: no network\nERROR: no network\n"
-    )
+    lines = [out.text for out in said if out.output_type == "stream"][0].splitlines()
+    assert lines.count("ERROR: no network") == 3 and lines[0] == lines[-1] == "ERROR: no network"
     [error] = [out for out in said if out.output_type == "error"]
     assert error.ename == "SystemExit" and error.evalue.startswith("The installation failed")
     assert not notebook.cells[2].outputs
+
+
+@pytest.mark.slow
+def test_a_tag_that_is_gone_is_told_and_the_newest_state_is_taken(monkeypatch):
+    """The cell goes on to its end with it, in the same kernel."""
+    monkeypatch.setenv("MI_MODEL", "pocket")
+    pretend = """
+import importlib.util, sys, types
+from importlib.machinery import ModuleSpec
+sys.modules["google.colab"] = types.ModuleType("google.colab")
+sys.modules["google.colab"].__spec__ = ModuleSpec("google.colab", None)
+find, came, asked = importlib.util.find_spec, [], []
+importlib.util.find_spec = lambda name, *more: (
+    None if name == "mi_helpers" and not came else find(name, *more)
+)
+def pip(line):
+    asked.append(line)
+    if "mi-helpers" in line and "@v0.0.0" not in line:
+        came.append(line)
+get_ipython().register_magic_function(pip, magic_name="pip")
+"""
+    sources = (pretend, setup_cell(), "print(len(asked), came)")
+    cells = [nbformat.v4.new_code_cell(text) for text in sources]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    NotebookClient(notebook, timeout=300, startup_timeout=300).execute()
+    told = "".join(out.get("text", "") for out in notebook.cells[1].outputs)
+    assert "No release v0.0.0 to be had" in told and "pocket (" in told
+    line = 'install -q --no-deps "mi-helpers @ git+https://github.com/some/where"'
+    assert notebook.cells[2].outputs[0].text == f"3 {[line]}\n"
 
 
 # The set-up tool itself: no network, no package.

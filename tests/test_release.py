@@ -26,6 +26,8 @@ def test_the_address_holds_owner_repository_and_tag(tmp_path: Path) -> None:
     assert release is not None
     assert (release.owner, release.name, release.tag) == ("some-one", "note.books", "v1.2.0")
     assert release.requirement("x") == "x @ git+https://github.com/some-one/note.books@v1.2.0"
+    newest = release.requirement("x", newest=True)
+    assert newest == "x @ git+https://github.com/some-one/note.books"
     assert release.file("a/b.md").endswith("github.com/some-one/note.books/blob/v1.2.0/a/b.md")
     assert release.colab("n/a.ipynb").endswith("/github/some-one/note.books/blob/v1.2.0/n/a.ipynb")
 

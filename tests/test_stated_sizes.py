@@ -8,6 +8,7 @@ import re
 import statistics
 from pathlib import Path
 
+import laptops
 import pytest
 import setup_env
 import workshop
@@ -96,6 +97,19 @@ def test_the_checklist_states_the_kits_weights() -> None:
     assert said(CHECKLIST, r"Set up, a laptop holds ([\d.]+) GB more") == f"{more:.1f}"
     assert weighs + more <= int(said(CHECKLIST, r"Ask for (\d+) GB of free disk"))
     assert more <= workshop.INSTALLED
+
+
+def test_the_checklist_states_what_a_room_of_any_laptops_weighs() -> None:
+    room = ROOM["all"]
+    whole, missing = len(room["kinds"]), len(room["missing"])
+    assert whole + missing == len(laptops.ROOM) * len(laptops.PYTHONS)
+    assert all(one.startswith("torch==") and " for linux-" in one for one in room["missing"])
+    told = said(CHECKLIST, r"for (\d+ of the \d+) kinds of `--all`")
+    assert told == f"{whole} of the {whole + missing}"
+    assert said(CHECKLIST, r"`--all` it was ([\d.]+) GB") == f"{room['gb']['whole']:.1f}"
+    wheels = said(CHECKLIST, r"of which (\d+ wheels [\d.]+) GB")
+    assert wheels == f"{room['wheels']} wheels {room['gb']['wheels']:.1f}"
+    assert said(CHECKLIST, r"the other (\d+), all Linux") == str(missing)
 
 
 def test_the_checklist_states_what_a_laptop_takes_to_set_up() -> None:

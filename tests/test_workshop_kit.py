@@ -12,12 +12,14 @@ import shutil
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
+import laptops
 import pytest
 import workshop
+from laptops import Target
 from setup_env import LOCK
-from workshop import Target
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCKED = LOCK.read_text(encoding="utf-8")
@@ -28,6 +30,12 @@ gamma==3.1 ; python_full_version < '3.12'
 gamma==3.2 ; python_full_version >= '3.12'
 delta==4.0 ; platform_machine == 'aarch64' and sys_platform == 'linux'
 """
+EARLY = (
+    SAMPLE
+    + """omega==1.0 ; python_full_version < '3.11.5'
+omega==2.0 ; python_full_version >= '3.11.5'
+"""
+)
 
 
 @pytest.mark.parametrize(
@@ -41,28 +49,32 @@ delta==4.0 ; platform_machine == 'aarch64' and sys_platform == 'linux'
     ids=str,
 )
 def test_a_laptop_gets_what_its_markers_ask_for(target: Target, expected: list[str]) -> None:
-    assert workshop.requirements(target, SAMPLE) == [*expected, "uv>=0.5"]
+    assert laptops.requirements(target, SAMPLE) == [*expected, "uv>=0.5"]
 
 
-@pytest.mark.parametrize("platform", workshop.TAGS)
+@pytest.mark.parametrize("platform", laptops.TAGS)
 def test_every_platform_gets_one_version_of_everything(platform: str) -> None:
-    for python in ("3.11", "3.12", "3.13"):
+    for python in laptops.PYTHONS:
         target = Target(platform, python)
-        names = [one.partition("==")[0] for one in workshop.requirements(target, LOCKED)]
-        assert len(names) == len(set(names)) > 100 and "torch" in names
+        for patch in (laptops.FIRST, laptops.LAST):
+            wanted = laptops.requirements(target, LOCKED, patch)
+            names = [one.partition("==")[0] for one in wanted]
+            assert len(names) == len(set(names)) > 100 and "torch" in names
         options = target.pip()
         assert options[options.index("--python-version") + 1].startswith(f"{python}.")
-        assert options.count("--platform") == len(workshop.TAGS[platform]) > 0
+        assert options.count("--platform") == len(laptops.TAGS[platform]) > 0
 
 
 def test_a_room_of_any_laptops_is_of_platforms_that_are_known() -> None:
-    assert set(workshop.ROOM) < set(workshop.TAGS)
-    assert len({platform.partition("-")[0] for platform in workshop.ROOM}) == 3
+    assert set(laptops.ROOM) < set(laptops.TAGS)
+    assert len({platform.partition("-")[0] for platform in laptops.ROOM}) == 3
+    assert {*laptops.ROOM, *laptops.INSTEAD} == set(laptops.TAGS)
+    assert set(laptops.NAMES) == set(laptops.UV) == set(laptops.TAGS)
 
 
 def test_this_machine_is_one_of_them_and_agrees_with_its_own_markers() -> None:
-    here = workshop.this_machine()
-    assert here.platform in workshop.TAGS
+    here = laptops.this_machine()
+    assert here.platform in laptops.TAGS
     from packaging.markers import default_environment
 
     own, told = default_environment(), here.environment()
@@ -87,16 +99,63 @@ def test_what_is_missing_is_told_and_what_is_only_source_is_built(
             return name in ("alpha", "gamma")
         return not {"alpha==1.0", "gamma==3.1"} & set(call)
 
-    monkeypatch.setattr(workshop, "pip", pip)
-    lost = list(workshop.download(Target("linux-x86_64", "3.11"), tmp_path, SAMPLE))
+    monkeypatch.setattr(laptops, "pip", pip)
+    lost = list(laptops.download(Target("linux-x86_64", "3.11"), tmp_path, EARLY))
     assert lost == ["gamma==3.1"]  # alpha was built; gamma's wheel would fit one platform alone
+    assert not any({"omega==1.0", "omega==2.0"} <= set(call) for call in calls)
+    assert any("omega==1.0" in call for call in calls) and any("omega==2.0" in c for c in calls)
     assert [path.name for path in tmp_path.iterdir()] == ["alpha-1.0-py3-none-any.whl"]
     assert all("--only-binary" in call for call in calls if call[0] == "download")
 
 
+@pytest.mark.parametrize(
+    ("platform", "answers", "options"),
+    [
+        ("linux-aarch64", True, ["--index-url", laptops.CPU_INDEX]),
+        ("linux-aarch64", False, ["--no-index"]),  # never PyPI's, which starts with CUDA alone
+        ("linux-x86_64", False, ["--no-index"]),
+        ("macos-arm64", False, []),
+    ],
+)
+def test_without_torch_nothing_else_is_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, platform, answers, options
+) -> None:
+    calls: list[list[str]] = []
+    monkeypatch.setattr(laptops, "pip", lambda *call: calls.append([*map(str, call)]) or False)
+    monkeypatch.setattr(laptops, "index_answers", lambda _: answers)
+    target = Target(platform, "3.12")
+    assert list(laptops.download(target, tmp_path, "alpha==1\ntorch==2.0\n")) == ["torch==2.0"]
+    [call] = calls
+    assert call[-len(options) - 1 :] == [*options, "torch==2.0"] and "alpha==1" not in call
+
+
+def wheel(folder: Path, name: str, needs: str = "") -> None:
+    """A wheel of nothing but its name and what it needs."""
+    folder.mkdir(exist_ok=True)
+    info = f"{name}-1.0.dist-info"
+    text = f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n"
+    with zipfile.ZipFile(folder / f"{name}-1.0-py3-none-any.whl", "w") as file:
+        file.writestr(f"{info}/METADATA", text + (f"Requires-Dist: {needs}\n" if needs else ""))
+        file.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        file.writestr(f"{info}/RECORD", "")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("uv") is None, reason="needs uv")
+def test_a_resolver_finds_what_only_some_laptops_miss(tmp_path: Path) -> None:
+    project = '[project]\nname = "x"\nversion = "1"\ndependencies = ["alpha"]\n'
+    (tmp_path / "pyproject.toml").write_text(project)
+    (tmp_path / "requirements.lock").write_text("alpha==1.0\n")
+    wheels = tmp_path / "wheels"
+    wheel(wheels, "alpha", "omega==1.0 ; python_full_version < '3.11.5'")
+    assert "omega" in laptops.resolves(Target("linux-x86_64", "3.11"), wheels, tmp_path)
+    assert laptops.resolves(Target("linux-x86_64", "3.12"), wheels, tmp_path) == ""
+    wheel(wheels, "omega")
+    assert laptops.resolves(Target("windows-x86_64", "3.11"), wheels, tmp_path) == ""
+
+
 def test_without_a_site_nothing_is_begun(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="`make run site` first"):
-        workshop.build(tmp_path / "kit", [workshop.this_machine()], ["pocket"], tmp_path / "none")
+        workshop.build(tmp_path / "kit", [laptops.this_machine()], ["pocket"], tmp_path / "none")
     assert not (tmp_path / "kit").exists()
 
 
@@ -105,10 +164,14 @@ def small_kit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A kit without wheels, written as the real one is."""
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "index.html").write_text("the site")
-    monkeypatch.setattr(workshop, "download", lambda *_: iter(["nosuch==1"]))
-    target = workshop.this_machine()
-    lost = workshop.build(tmp_path / "kit", [target], ["pocket"], tmp_path / "site")
-    assert lost == [f"nosuch==1 for {target}"]
+    here, other = laptops.this_machine(), Target("windows-x86_64", "3.99")
+    lost = {here: [], other: ["nosuch==1"]}
+    monkeypatch.setattr(workshop, "download", lambda target, *_: iter(lost[target]))
+    monkeypatch.setattr(workshop, "resolves", lambda *_: "")
+    found = workshop.build(tmp_path / "kit", [here, other], ["pocket"], tmp_path / "site")
+    assert found == lost
+    told = workshop.told(tmp_path / "kit", found)
+    assert told["kinds"] == [str(here)] and told["missing"] == [f"nosuch==1 for {other}"]
     return tmp_path / "kit"
 
 
@@ -129,7 +192,27 @@ def test_the_kit_holds_the_repository_the_site_and_a_start(small_kit: Path) -> N
     assert not list(repository.rglob("__pycache__")) and not (repository / "build").exists()
     text = (small_kit / "START.md").read_text(encoding="utf-8")
     assert "python3 start.py" in text and "{" not in text
-    assert workshop.this_machine().python in text and "`pocket`" in text
+    here = laptops.this_machine()
+    assert f"{laptops.NAMES[here.platform]}, Python {here.python}\n" in text and "`pocket`" in text
+    assert "- Windows on x86-64, Python 3.99: nosuch==1 could not be had." in text
+    assert "Windows on Arm" not in text  # no wheels of Windows to use instead
+
+
+def test_start_says_what_another_laptop_can_do() -> None:
+    whole = [Target(name, python) for name in laptops.ROOM for python in laptops.PYTHONS]
+    kinds, others = workshop.kinds_said(whole), workshop.others_said(whole, {})
+    for name in laptops.ROOM:
+        assert f"- {laptops.NAMES[name]}, Python 3.11, 3.12 or 3.13" in kinds
+    assert "- Windows on Arm: install Python for x86-64" in others
+    assert "- a Mac with an Intel processor: " in others and "read the site" in others
+    assert "none" in workshop.kinds_said([])
+
+
+def test_a_kind_that_the_resolver_finds_incomplete_is_missing(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(workshop, "download", lambda *_: iter([]))
+    monkeypatch.setattr(workshop, "resolves", lambda *_: "error: there is no omega")
+    target = Target("linux-aarch64", "3.12")
+    assert workshop.collect([target], tmp_path) == {target: ["error: there is no omega"]}
 
 
 def test_start_asks_no_network_and_refuses_another_python(
@@ -143,11 +226,29 @@ def test_start_asks_no_network_and_refuses_another_python(
     assert "MI_CACHE_DIR" not in told and "HF_HUB_CACHE" not in told  # only pocket is in it
     (small_kit / "models" / "mi-helpers").mkdir(parents=True)
     assert start.settings()["MI_CACHE_DIR"] == str(small_kit / "models" / "mi-helpers")
-    (small_kit / "wheels" / "PYTHONS").write_text("3.97 3.99\n3.98")
+    assert start.refusal() == ""
+    here = start.this_platform()
+    assert here == laptops.this_machine().platform
+    (small_kit / "wheels" / "KINDS").write_text(f"{here} 3.97\n{here} 3.98\nplan9-z80 3.99\n")
     assert start.main(["--setup-only"]) == 1
     said = capsys.readouterr().out
-    assert "3.97, 3.98, 3.99" in said and "python3.99 start.py" in said
+    assert "3.97, 3.98;" in said and "python3.98 start.py" in said and "3.99" not in said
+    (small_kit / "wheels" / "KINDS").write_text("plan9-z80 3.99\n")
+    assert start.main(["--setup-only"]) == 1
+    assert f"no wheels for {here}: START.md" in capsys.readouterr().out
     assert not (small_kit / "repository" / ".venv").exists()
+
+
+def test_an_emulated_python_gets_its_own_wheels(small_kit: Path, monkeypatch) -> None:
+    start = start_module(small_kit)
+    monkeypatch.setattr(start.sys, "platform", "win32")
+    monkeypatch.setattr(start.platform, "machine", lambda: "ARM64")
+    for made_for, name in {"win-amd64": "windows-x86_64", "win-arm64": "windows-arm64"}.items():
+        monkeypatch.setattr(start.sysconfig, "get_platform", lambda made_for=made_for: made_for)
+        assert start.this_platform() == name
+    monkeypatch.setattr(start.sys, "platform", "darwin")
+    monkeypatch.setattr(start.platform, "machine", lambda: "arm64")
+    assert start.this_platform() == "macos-arm64"
 
 
 def test_a_model_that_is_not_here_is_named_with_its_remedy(
@@ -220,4 +321,4 @@ def test_a_kit_installs_and_runs_without_a_network_from_a_clean_home(tmp_path: P
     took["set-up again, s"] = round(time.monotonic() - start)
     print(took)
     if os.environ.get("MI_RECORD"):
-        workshop.record("test", took | {"kind": str(workshop.this_machine())})
+        workshop.record("test", took | {"kind": str(laptops.this_machine())})

@@ -57,6 +57,10 @@ from importlib.util import find_spec
 if "google.colab" in sys.modules:
     %pip install -q {pins}
     %pip install -q --no-deps "{package}"
+    if not find_spec("mi_helpers"):
+        print("No release {tag} to be had (pip says why). Instead comes the newest state, which")
+        print("may differ from this notebook: {repository}")
+        %pip install -q --no-deps "{newest}"
     if not all(map(find_spec, {modules})):
         sys.exit("The installation failed (pip says why above): see to the network, run it again.")
 
@@ -183,10 +187,17 @@ def setup_cell(source: Source, project: Project, learner: bool, short: bool) -> 
     """The one set-up cell, from the one template; the learner's keeps what is solved."""
     code, text = source.code(), IMPORTS
     if project.release:
-        package = project.release.requirement(PACKAGE)
+        release = project.release
         modules = [name.replace("-", "_") for name in (*COLAB_LACKS, PACKAGE)]
-        shown = json.dumps(modules)
-        text = ON_COLAB.format(pins=project.pins, package=package, modules=shown) + text
+        on_colab = ON_COLAB.format(
+            pins=project.pins,
+            package=release.requirement(PACKAGE),
+            newest=release.requirement(PACKAGE, newest=True),
+            tag=release.tag,
+            repository=release.repository,
+            modules=json.dumps(modules),
+        )
+        text = on_colab + text
     text += "from mi_helpers import check\n" if re.search(r"\bcheck\.", code) else ""
     text += "\ntorch.manual_seed(0)\nmodel = mi.load_model()\n"
     if re.search(r"(?<![\w.])figures\.", code):

@@ -41,9 +41,9 @@ class Release:
         """The address that opens a notebook in Colab."""
         return f"https://colab.research.google.com/github/{self.owner}/{self.name}/blob/{self.tag}/{path}"
 
-    def requirement(self, package: str) -> str:
-        """What pip installs `package` from."""
-        return f"{package} @ git+{self.repository}@{self.tag}"
+    def requirement(self, package: str, newest: bool = False) -> str:
+        """What pip installs `package` from: this release, or the newest state there is."""
+        return f"{package} @ git+{self.repository}" + ("" if newest else f"@{self.tag}")
 
 
 def read_pyproject(root: Path) -> dict[str, Any]:

@@ -8,169 +8,32 @@
 
 The folder holds the tracked files of the repository, the short ways through its notebooks, its
 locked packages as wheels, models, the site of `make site`, and START.md with start.py, which sets
-all of it up without a network. What could not be had for a platform is told, and makes the status
-1; the kit of the others is written.
+all of it up without a network. What could not be had for a laptop is told, here and in START.md,
+and makes the status 1; the kit of the others is written.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import shutil
-import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from build_notebooks import SHORT, write_short
 from gallery import ROOT, machine
-from packaging.requirements import Requirement
+from laptops import INSTEAD, NAMES, PYTHONS, ROOM, TAGS, Target, download, resolves, this_machine
 from release import tracked_files
-from setup_env import CPU_INDEX, LOCK, index_answers
+from setup_env import LOCK
 from website import SITE
 
 KIT = ROOT / "build" / "workshop"
 PARTS = Path(__file__).with_name("kit")
 MEASURED = ROOT / "data" / "room.json"  # what kits weighed and took; the documents state it
 INSTALLED = 2.5  # GB that the environment takes once it is set up, at most; a test measures it
-MACOS = [*(f"{v}_0" for v in range(14, 10, -1)), *(f"10_{v}" for v in range(16, 8, -1))]
-# Newest first: pip takes wheels of any of them. The oldest are what old laptops can run.
-TAGS = {
-    "linux-x86_64": ["manylinux_2_28_x86_64", "manylinux_2_27_x86_64", "manylinux_2_24_x86_64",
-                     "manylinux_2_17_x86_64", "manylinux2014_x86_64", "manylinux_2_12_x86_64",
-                     "manylinux_2_5_x86_64", "manylinux1_x86_64"],
-    "linux-aarch64": ["manylinux_2_28_aarch64", "manylinux_2_27_aarch64", "manylinux_2_17_aarch64",
-                      "manylinux2014_aarch64"],
-    "macos-arm64": [f"macosx_{v}_{a}" for v in MACOS for a in ("arm64", "universal2")],
-    "macos-x86_64": [f"macosx_{v}_{a}" for v in MACOS for a in ("x86_64", "universal2")],
-    "windows-x86_64": ["win_amd64"],
-    "windows-arm64": ["win_arm64"],
-}  # fmt: skip
-# What `--all` takes. PyTorch has no wheels of its present version for Macs with Intel processors,
-# nor for Windows on Arm, which runs the Python and the wheels of x86-64.
-ROOM = ("linux-x86_64", "linux-aarch64", "macos-arm64", "windows-x86_64")
-PYTHONS = ("3.11", "3.12", "3.13")
-SYSTEMS = {
-    "linux": ("linux", "Linux", "posix"),
-    "macos": ("darwin", "Darwin", "posix"),
-    "windows": ("win32", "Windows", "nt"),
-}
 MODELS = ("pocket", "smollm2-q4", "gpt2")
-
-
-@dataclass(frozen=True)
-class Target:
-    """One kind of laptop: a platform of TAGS and a version of Python such as "3.12"."""
-
-    platform: str
-    python: str
-
-    def __str__(self) -> str:
-        return f"{self.platform}, Python {self.python}"
-
-    def environment(self) -> dict[str, str]:
-        """What the markers of requirements ask about this laptop."""
-        system, _, machine = self.platform.partition("-")
-        sys_platform, platform_system, os_name = SYSTEMS[system]
-        if system == "windows" and machine == "x86_64":
-            machine = "AMD64"
-        return {
-            "sys_platform": sys_platform, "platform_system": platform_system, "os_name": os_name,
-            "platform_machine": machine, "python_version": self.python,
-            "python_full_version": f"{self.python}.99", "implementation_name": "cpython",
-            "platform_python_implementation": "CPython",
-        }  # fmt: skip
-
-    def pip(self) -> list[str]:
-        """pip's options for this laptop's wheels."""
-        tags = [part for tag in TAGS[self.platform] for part in ("--platform", tag)]
-        version = self.environment()["python_full_version"]
-        return ["--only-binary", ":all:", "--python-version", version, *tags]
-
-
-def this_machine() -> Target:
-    """The laptop that this runs on."""
-    system = {"Darwin": "macos"}.get(platform.system(), platform.system().lower())
-    machine = platform.machine().lower()
-    machine = {"amd64": "x86_64", "aarch64": "aarch64" if system == "linux" else "arm64"}.get(
-        machine, machine
-    )
-    return Target(f"{system}-{machine}", "{}.{}".format(*sys.version_info[:2]))
-
-
-def requirements(target: Target, lock: str) -> list[str]:
-    """The locked requirements of one laptop without their markers, and uv, the fast installer."""
-    found = []
-    for line in lock.splitlines():
-        text = line.partition("#")[0].strip()
-        if not text:
-            continue
-        one = Requirement(text)
-        if one.marker is None or one.marker.evaluate(target.environment()):
-            found.append(f"{one.name}{one.specifier}")
-    return [*found, "uv>=0.5"]
-
-
-def pip(*arguments: object) -> bool:
-    """Run pip without its chatter; True when it did what it was told."""
-    command = [sys.executable, "-m", "pip", *map(str, arguments), "--disable-pip-version-check"]
-    done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    return done.returncode == 0
-
-
-def torch_source(target: Target) -> list[str]:
-    """pip's options for torch: on Linux the CPU build, from its index or from a wheel at hand."""
-    if not target.platform.startswith("linux"):
-        return []
-    if index_answers(f"{CPU_INDEX}/torch/"):
-        return ["--index-url", CPU_INDEX]
-    return ["--no-index"] if target.platform == this_machine().platform else []
-
-
-def download(target: Target, wheels: Path, lock: str) -> Iterator[str]:
-    """Put the wheels of one laptop into a folder; yields the requirements that were not to be had.
-
-    What its author publishes as a source alone is built here, where the result serves any platform.
-    """
-    wanted = requirements(target, lock)
-    torch = [one for one in wanted if one.startswith("torch==")]
-    rest = [one for one in wanted if one not in torch]
-    get = ("download", "--quiet", "--no-deps", "--find-links", wheels, "--dest", wheels)
-    for one in torch:
-        if not pip(*get, *target.pip(), *torch_source(target), one):
-            yield one
-    yield from fetch(rest, [*get, *target.pip()], wheels)
-
-
-def fetch(wanted: list[str], get: Sequence[object], wheels: Path) -> Iterator[str]:
-    """Download all at once or, where that fails, by halves, until it is known which one it is."""
-    if not wanted or pip(*get, *wanted):
-        return
-    if len(wanted) > 1:
-        half = len(wanted) // 2
-        yield from fetch(wanted[:half], get, wheels)
-        yield from fetch(wanted[half:], get, wheels)
-    elif not build_pure(wanted[0], wheels):
-        yield wanted[0]
-
-
-def build_pure(requirement: str, wheels: Path) -> bool:
-    """Build a wheel that any platform can use; False where there is none to build."""
-    scratch = wheels / "built"
-    try:
-        if not pip("wheel", "--quiet", "--no-deps", "--wheel-dir", scratch, requirement):
-            return False
-        [wheel] = scratch.glob("*.whl")
-        if not wheel.name.endswith("-none-any.whl"):
-            return False
-        os.replace(wheel, wheels / wheel.name)
-        return True
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def copy_repository(target: Path, root: Path = ROOT) -> None:
@@ -226,24 +89,68 @@ def record(name: str, found: Mapping[str, object], file: Path = MEASURED) -> Non
     file.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def write_start(kit: Path, targets: Sequence[Target], notes: Sequence[str]) -> None:
-    """Write START.md, start.py, and the versions of Python that start.py asks for."""
-    pythons = list(dict.fromkeys(target.python for target in targets))
-    (kit / "wheels" / "PYTHONS").write_text("\n".join(pythons) + "\n", encoding="utf-8")
+def either(words: Sequence[str]) -> str:
+    """The words as "a, b or c"."""
+    return " or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def kinds_said(whole: Sequence[Target]) -> str:
+    """The laptops whose wheels are all there, a line for each platform."""
+    said = []
+    for platform in dict.fromkeys(target.platform for target in whole):
+        pythons = [target.python for target in whole if target.platform == platform]
+        said.append(f"   - {NAMES[platform]}, Python {either(pythons)}")
+    return "\n".join(said) or "   - none: every kind lacks something, named at the end"
+
+
+def others_said(whole: Sequence[Target], missing: Mapping[Target, Sequence[str]]) -> str:
+    """What is missing for which laptop, and what its owner can do."""
+    said = [
+        f"- {NAMES[target.platform]}, Python {target.python}: {', '.join(lost)} could not be had."
+        for target, lost in missing.items()
+    ]
+    there = {target.platform.partition("-")[0] for target in whole}
+    for name, instead in INSTEAD.items():
+        if name.partition("-")[0] in there and name not in {one.platform for one in whole}:
+            said.append(f"- {NAMES[name]}: {instead}")
+    said.append("- Any other: share a neighbour's laptop, or read the site.")
+    return "\n".join(said)
+
+
+def write_start(kit: Path, found: Mapping[Target, Sequence[str]], notes: Sequence[str]) -> None:
+    """Write START.md, start.py, and wheels/KINDS, the laptops that start.py sets up."""
+    whole = [target for target, lost in found.items() if not lost]
+    missing = {target: lost for target, lost in found.items() if lost}
+    kinds = "".join(f"{target.platform} {target.python}\n" for target in whole)
+    (kit / "wheels" / "KINDS").write_text(kinds, encoding="utf-8")
     shutil.copyfile(PARTS / "start.py", kit / "start.py")
     text = (PARTS / "START.md").read_text(encoding="utf-8")
-    need = gigabytes(kit) + INSTALLED
     text = text.format(
-        need=f"{need:.1f}",
-        pythons=" or ".join(pythons),
-        platforms=", ".join(dict.fromkeys(target.platform for target in targets)),
+        need=f"{gigabytes(kit) + INSTALLED:.1f}",
+        kinds=kinds_said(whole),
         models="\n".join(notes),
+        others=others_said(whole, missing),
     )
     (kit / "START.md").write_text(text, encoding="utf-8")
 
 
-def build(kit: Path, targets: Sequence[Target], models: Sequence[str], site: Path) -> list[str]:
-    """Write the kit; returns what was not to be had, a line each.
+def collect(targets: Sequence[Target], wheels: Path) -> dict[Target, list[str]]:
+    """Fetch the wheels of each laptop; what was not to be had for it, nothing where it is whole."""
+    lock, found = LOCK.read_text(encoding="utf-8"), {}
+    for target in targets:
+        start = time.monotonic()
+        lost = list(download(target, wheels, lock))
+        if not lost and (told := resolves(target, wheels, ROOT)):
+            lost = [told]
+        found[target] = lost
+        print(f"{target}: {len(lost)} missing, {time.monotonic() - start:.0f} s", flush=True)
+    return found
+
+
+def build(
+    kit: Path, targets: Sequence[Target], models: Sequence[str], site: Path
+) -> dict[Target, list[str]]:
+    """Write the kit; returns for each laptop what was not to be had.
 
     Raises:
         FileNotFoundError: there is no site, or a model is not on this machine.
@@ -257,14 +164,21 @@ def build(kit: Path, targets: Sequence[Target], models: Sequence[str], site: Pat
     write_short(ROOT, kit / "repository" / SHORT)
     shutil.copytree(site, kit / "site")
     notes = [copy_model(name, kit / "models") for name in models]
-    lock, missing = LOCK.read_text(encoding="utf-8"), []
-    for target in targets:
-        start = time.monotonic()
-        lost = list(download(target, wheels, lock))
-        print(f"{target}: {len(lost)} missing, {time.monotonic() - start:.0f} s", flush=True)
-        missing += [f"{one} for {target}" for one in lost]
-    write_start(kit, targets, notes)
-    return missing
+    found = collect(targets, wheels)
+    write_start(kit, found, notes)
+    return found
+
+
+def told(kit: Path, found: Mapping[Target, Sequence[str]]) -> dict[str, object]:
+    """What `--record` keeps of a kit: its laptops, weights in GB, wheels, what is missing."""
+    return {
+        "kinds": [str(target) for target, lost in found.items() if not lost],
+        "missing": [f"{one} for {target}" for target, lost in found.items() for one in lost],
+        "gb": weights(kit),
+        "wheels": len(list((kit / "wheels").glob("*.whl"))),
+        "torch, GB": round(sum(f.stat().st_size for f in kit.glob("wheels/torch-*.whl")) / 1e9, 3),
+        "site's notebooks": len(list((kit / "site").glob("[0-9][0-9]_*.html"))),
+    }
 
 
 def main() -> int:
@@ -283,24 +197,20 @@ def main() -> int:
     platforms, pythons = (ROOM, PYTHONS) if options.all else (options.platform, options.python)
     targets = [Target(name, python) for name in platforms for python in pythons]
     try:
-        missing = build(options.out, targets, options.model, options.site)
+        found = build(options.out, targets, options.model, options.site)
     except FileNotFoundError as err:
         print(err, file=sys.stderr)
         return 1
-    sizes = weights(options.out)
-    for name, size in sizes.items():
+    kept = told(options.out, found)
+    for name, size in weights(options.out).items():
         print(f"{name}: {size:.2f} GB")
-    print(f"{options.out} begins with START.md")
+    print(f"{kept['wheels']} wheels; {options.out} begins with START.md")
     if options.record:
-        pages = sum(1 for _ in (options.out / "site").glob("[0-9][0-9]_*.html"))
-        kinds = [str(target) for target in targets]
-        record(
-            ", ".join(kinds) if len(kinds) == 1 else f"{len(kinds)} kinds of laptop",
-            {"kinds": kinds, "gb": sizes, "site's notebooks": pages, "missing": missing},
-        )
+        record("all" if options.all else str(either([*map(str, targets)])), kept)
     if options.archive:
         made = shutil.make_archive(str(options.out), "zip", options.out.parent, options.out.name)
         print(f"{Path(made).stat().st_size / 1e9:.2f} GB in {made}")
+    missing = [f"{one} for {target}" for target, lost in found.items() for one in lost]
     for line in missing:
         print(f"not to be had: {line}", file=sys.stderr)
     return 1 if missing else 0

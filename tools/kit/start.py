@@ -8,8 +8,10 @@ set-up stays in repository/.venv, the notebooks you write in are in repository/w
 """
 
 import os
+import platform
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 KIT = Path(__file__).resolve().parent
@@ -17,9 +19,32 @@ REPOSITORY = KIT / "repository"
 WHEELS = KIT / "wheels"
 
 
-def pythons():
-    """The versions of Python whose wheels are in the kit, as "3.12"."""
-    return sorted((WHEELS / "PYTHONS").read_text().split(), key=lambda v: int(v.split(".")[1]))
+def kinds():
+    """The laptops whose wheels are in the kit, as ("linux-x86_64", "3.12")."""
+    return [tuple(line.split()) for line in (WHEELS / "KINDS").read_text().splitlines()]
+
+
+def this_platform():
+    """What this Python is made for: an emulated one, as on Windows on Arm, is not the machine's."""
+    system = {"win32": "windows", "darwin": "macos"}.get(sys.platform, sys.platform)
+    if system == "windows":  # of win-amd64 the end; platform.machine() tells of the processor
+        made_for = sysconfig.get_platform().rpartition("-")[2]
+    else:
+        made_for = platform.machine()
+    return system + "-" + {"amd64": "x86_64"}.get(made_for.lower(), made_for.lower())
+
+
+def refusal():
+    """Why this Python cannot set the kit up, and what can; empty where it can."""
+    version = "{}.{}".format(*sys.version_info[:2])
+    here = this_platform()
+    pythons = [python for name, python in kinds() if name == here]
+    if version in pythons:
+        return ""
+    if pythons:
+        said = "This kit has wheels for Python " + ", ".join(pythons) + "; this is " + version + "."
+        return said + "\nCall it with one of them, for example: python" + pythons[-1] + " start.py"
+    return "This kit has no wheels for " + here + ": START.md says for what it has, and what to do."
 
 
 def settings():
@@ -44,10 +69,8 @@ def settings():
 
 def main(arguments):
     """Set up, then open."""
-    version = "{}.{}".format(*sys.version_info[:2])
-    if version not in pythons():
-        print("This kit has wheels for Python " + ", ".join(pythons()) + f"; this is {version}.")
-        print(f"Call it with one of them, for example: python{pythons()[-1]} start.py")
+    if refusal():
+        print(refusal())
         return 1
     environment = {**os.environ, **settings()}
     setup = [sys.executable, str(REPOSITORY / "tools" / "setup_env.py")]
