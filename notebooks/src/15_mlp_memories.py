@@ -797,6 +797,7 @@ for kind, _, _ in edits:
     near = [x for x, _ in lexicon.FACTS[kind]["facts"] if x not in taken]
     spared.append([(kind, i, x) for i, x in enumerate(lot.sample(near, 3))])
 before = [said(group) for group in spared]
+assert edits, "this model answers no fact right in all three phrasings: there is none to rewrite"
 print(f"{len(edits)} edits, such as {edits[0]}")
 
 
