@@ -12,6 +12,7 @@ import torch
 from checkpoints import save_tiny
 from transformers import (
     AutoModelForCausalLM,
+    AutoTokenizer,
     Gemma2Config,
     Gemma2ForCausalLM,
     GemmaConfig,
@@ -25,6 +26,7 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
+POCKET = Path(__file__).resolve().parents[1] / "data" / "pocket" / "model"
 SIZE = dict(
     hidden_size=32,
     intermediate_size=64,
@@ -56,9 +58,29 @@ PLAIN = [kind for kind in MAKE if kind != "gemma2"]
 def save_other(folder: Path, kind: str, *, seed: int = 0) -> Path:
     """A random checkpoint of one kind, with the tokenizer of `save_tiny`."""
     save_tiny(folder)
+    _save(folder, MAKE[kind], kind, seed)
+    return folder
+
+
+def save_reading(folder: Path, kind: str, *, seed: int = 0) -> Path:
+    """A random checkpoint of one kind with pocket's tokenizer and context, to run notebooks on."""
+    tokenizer = AutoTokenizer.from_pretrained(POCKET)
+    tokenizer.save_pretrained(folder)
+
+    def make() -> PreTrainedModel:
+        model = MAKE[kind]()
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        model.config.max_position_embeddings = 128
+        return model
+
+    _save(folder, make, kind, seed)
+    return folder
+
+
+def _save(folder: Path, make: Callable[[], PreTrainedModel], kind: str, seed: int) -> None:
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
-        weights = MAKE[kind]()
+        weights = make()
         for name, parameter in weights.named_parameters():
             if parameter.ndim == 2:
                 parameter.mul_(8)
@@ -66,7 +88,6 @@ def save_other(folder: Path, kind: str, *, seed: int = 0) -> Path:
                 gain = "norm" in name and "weight" in name and not kind.startswith("gemma")
                 torch.nn.init.normal_(parameter, mean=float(gain), std=0.2)
     weights.save_pretrained(folder)
-    return folder
 
 
 def plain(folder: Path) -> PreTrainedModel:

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import smollm2_card
 import torch
 from checkpoints import save_tiny
 from huggingface_hub import constants
@@ -336,3 +337,16 @@ def test_the_marks_of_a_turn_stay_special(real) -> None:
     assert {"<|endoftext|>", "<|im_start|>", "<|im_end|>"} <= set(real.tokenizer.all_special_tokens)
     chat = real.tokenizer.apply_chat_template([{"role": "user", "content": "Hi"}], tokenize=False)
     assert chat.count("<|im_start|>user\nHi<|im_end|>") == 1
+
+
+def test_the_card_is_what_its_tool_writes_from_the_measured_numbers(tmp_path: Path) -> None:
+    measured = json.loads((smollm2_card.CARD / "measured.json").read_text(encoding="utf-8"))
+    card, copy = smollm2_card.CARD / "README.md", tmp_path / "README.md"
+    shutil.copyfile(card, copy)
+    said = smollm2_card.findings(measured)
+    smollm2_card.fill(copy, smollm2_card.rows(measured), said)
+    assert copy.read_text(encoding="utf-8") == card.read_text(encoding="utf-8")
+    drawn = smollm2_card.pictures(measured)
+    pictures = {path.stem: path for path in (smollm2_card.CARD / "pictures").iterdir()}
+    assert set(drawn) == set(said) == set(pictures)
+    assert sum(path.stat().st_size for path in pictures.values()) < 150_000

@@ -22,7 +22,7 @@ CARD = Path(__file__).parents[1] / "data" / "smollm2"
 TEXTS = ("reference", "tasks", "mitigating", "head_detector")
 STARTS = ("<|endoftext|>", "<|im_start|>", None)
 KINDS = ("previous_token", "duplicate_token", "induction", "first_token")
-HALF = 0.5
+HALF, STEP = 0.5, 0.2
 
 
 @torch.no_grad()
@@ -151,21 +151,28 @@ def rows(m: dict) -> list[tuple[str, str, str]]:
     return [(a[0].upper() + a[1:], b, c) for a, b, c in table]
 
 
+def listed(layers: list[int]) -> str:
+    """Some layers in words."""
+    *first, last = map(str, layers)
+    return f"layers {', '.join(first)} and {last}" if first else f"layer {last}"
+
+
 def findings(m: dict) -> dict[str, str]:
     """What each picture shows, in a sentence: its title, and its text where it is not seen."""
     by_layer = m["heads"]["by_layer"]
-    within = {kind: [i for i, s in enumerate(by_layer[kind]) if s >= HALF] for kind in by_layer}
-    place = {kind: f"layers {found[0]} to {found[-1]}" for kind, found in within.items() if found}
+    place = {
+        kind: listed([i for i, score in enumerate(scores) if score >= HALF])
+        for kind, scores in by_layer.items()
+    }
     shares = {f"L{i}H{j}": s for i, row in enumerate(m["direct"]) for j, s in enumerate(row)}
-    low, high = (chosen(shares, key=lambda head: shares[head]) for chosen in (min, max))
-    leaves = next(i for i, v in enumerate(m["patching"]["name"]) if v < HALF)
-    there = next(i for i, v in enumerate(m["patching"]["end"]) if v > HALF)
+    lowest, low, *_, high = sorted(shares, key=lambda head: shares[head])
+    end = m["patching"]["end"]
+    steps = [i for i in range(len(end) - 1) if end[i + 1] - end[i] >= STEP]
     return {
-        "kinds": f"Heads that look at the token itself said before sit in "
-        f"{place['duplicate_token']}, induction heads in {place['induction']}",
-        "direct": f"{high} writes most for the right name, {low} most against it",
-        "handover": f"The answer leaves the name before layer {leaves} and is at the end before "
-        f"layer {there}",
+        "kinds": f"Duplicate-token heads score above a half in {place['duplicate_token']}, "
+        f"induction heads in {place['induction']}",
+        "direct": f"{high} writes most for the right name, {lowest} and {low} most against it",
+        "handover": f"The answer comes to the end in {listed(steps)}",
     }
 
 
@@ -187,7 +194,7 @@ def pictures(m: dict) -> dict[str, Any]:
             torch.tensor(m["direct"]).T, title=said["direct"], x=layers,
             y=[f"H{j}" for j in range(len(m["direct"][0]))], xlabel="layer", ylabel="head",
             subtitle=f"{who}direct effect on the logit difference, eight prompts; untrained at "
-            f"most {chance:.2f}",
+            f"most {chance:.1g}",
             colorbar="logits",
         ),
         "handover": mi.figures.lines(

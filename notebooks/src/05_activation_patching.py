@@ -185,7 +185,7 @@ from mi_helpers.patching import (
 sweep = patch_sweep(model, corrupt, OtherRun(clean), metric, site="resid_pre", progress=False)
 stream = sweep.recovery()  # [layer position]
 assert torch.allclose(sweep.values[tried, name], at_name, atol=1e-3)
-assert torch.allclose(stream[tried, name], by_hand, atol=1e-3)
+assert torch.allclose(stream[tried, name] * gap, by_hand * gap, atol=1e-3)
 
 # %% [markdown] tags=["task"] minutes=10 difficulty=1 short=true
 # ### Exercise 2: recovery

@@ -87,7 +87,7 @@ current, following = tokens[kept], tokens.roll(-1, 1)[kept]
 print(f"{len(samples)} texts, {len(current)} tokens")
 
 # %%
-sites = ("mlp_in", "mlp_post", "mlp_out", "resid_mid", "resid_post")
+sites = ("mlp_in", "mlp_post", "mlp_out", "resid_post")
 places = [(site, layer) for site in sites for layer in layers]
 parts = []
 for rows, keep in zip(tokens.split(60), kept.split(60), strict=True):
@@ -289,10 +289,11 @@ claim("memory.composed", mean["said by none"], control=mean["by none elsewhere"]
 
 # %%
 def words_at(layer):
-    """The prediction before the MLP and after it, and the layer's own word, each [token]."""
-    before, after = (model.unembed(model.ln_final(acts[site, layer][None, ::5]))[0].argmax(-1)
-                     for site in ("resid_mid", "resid_post"))  # fmt: skip
-    return before, after, (acts["mlp_out", layer][::5] @ model.W_U).argmax(-1)
+    """The prediction without what the MLP adds and with it, and the layer's own word, [token]."""
+    after, added = (acts[site, layer][::5] for site in ("resid_post", "mlp_out"))
+    before, after = (model.unembed(model.ln_final(stream[None]))[0].argmax(-1)
+                     for stream in (after - added, after))  # fmt: skip
+    return before, after, (added @ model.W_U).argmax(-1)
 
 
 def fate(layer):
@@ -796,6 +797,7 @@ for kind, _, _ in edits:
     near = [x for x, _ in lexicon.FACTS[kind]["facts"] if x not in taken]
     spared.append([(kind, i, x) for i, x in enumerate(lot.sample(near, 3))])
 before = [said(group) for group in spared]
+assert edits, "this model answers no fact right in all three phrasings: there is none to rewrite"
 print(f"{len(edits)} edits, such as {edits[0]}")
 
 
