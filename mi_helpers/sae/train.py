@@ -16,6 +16,7 @@ from torch.optim.adam import adam
 from tqdm.auto import tqdm
 
 from mi_helpers.files import save_tensors
+from mi_helpers.sae.causal import causal_masks, first_skip
 from mi_helpers.sae.core import Sae, from_gated
 from mi_helpers.sae.recipe import Recipe
 from mi_helpers.sae.step import Loss, Parameters, batch_loss
@@ -53,7 +54,7 @@ class Training:
     @cached_property
     def masks(self) -> dict[str, Tensor]:
         """With `causal`, which entries of the matrices may differ from zero; rows are units."""
-        return _causal(self.recipe, self.stream) if self.recipe.causal else {}
+        return causal_masks(self.recipe, self.stream) if self.recipe.causal else {}
 
     def split(self, rows: Float[Tensor, "batch column"]) -> tuple[Tensor, Tensor]:
         """What is read and what is to be written, of scaled rows of the stream: one, or two."""
@@ -175,7 +176,7 @@ def start(stream: Activations, recipe: Recipe | None = None) -> Training:
     if writes:
         p["b_in"], p["b_dec"] = (part[0].clone() for part in run.split(mean[None]))
     if recipe.skip:
-        p["W_skip"] = _first_skip(run, first)
+        p["W_skip"] = first_skip(recipe, stream, *run.split(first.float() * run.scale))
     if recipe.kind == "jumprelu":
         p["log_threshold"] = torch.zeros(recipe.d_sae, device=device)
     if recipe.kind == "gated":
@@ -213,7 +214,7 @@ def _first_rows(
     generator = torch.Generator().manual_seed(1_000_003 * recipe.seed + recipe.d_sae)
     W_dec = torch.randn(recipe.d_sae, sum(writes or reads), generator=generator).to(device)
     W_enc = torch.randn(recipe.d_sae, sum(reads), generator=generator) if writes else W_dec
-    W_enc, masks = W_enc.to(device), _causal(recipe, stream) if recipe.causal else {}
+    W_enc, masks = W_enc.to(device), causal_masks(recipe, stream) if recipe.causal else {}
     if masks:
         W_enc, W_dec = W_enc * masks["W_enc"], W_dec * masks["W_dec"]
     W_dec = W_dec / W_dec.norm(dim=-1, keepdim=True)
@@ -232,41 +233,6 @@ def _require_possible(recipe: Recipe, stream: Activations) -> None:
             f"causal needs as many targets as places read, and units for all of them alike; there "
             f"are {len(reads)} places, {len(writes)} targets and {recipe.d_sae} units"
         )
-
-
-def _causal(recipe: Recipe, stream: Activations) -> dict[str, Float[Tensor, "d_sae d"]]:
-    """Units of the i-th place read it alone, and write to the i-th and later targets."""
-    reads, writes = stream.widths
-    n, device = len(reads), stream.device
-    owner = torch.arange(recipe.d_sae, device=device) // (recipe.d_sae // n)
-    place, target = (
-        torch.arange(n, device=device).repeat_interleave(torch.tensor(widths, device=device))
-        for widths in (reads, writes)
-    )
-    reach = n if recipe.reach is None else recipe.reach
-    return {
-        "W_enc": (owner[:, None] == place).float(),
-        "W_dec": ((owner[:, None] <= target) & (target - owner[:, None] <= reach)).float(),
-        "W_skip": (place[:, None] == target).float(),
-    }
-
-
-def _first_skip(run: Training, first: Tensor) -> Float[Tensor, "d_in d_out"]:
-    """The least-squares map; with `causal`, of each place to its own target."""
-    x, y = run.split(first.float() * run.scale)
-    if not run.recipe.causal:
-        return _linear_map(x, y)
-    reads, writes = (list(widths) for widths in run.stream.widths)
-    parts = zip(x.split(reads, dim=1), y.split(writes, dim=1), strict=True)
-    return torch.block_diag(*(_linear_map(*part) for part in parts))
-
-
-def _linear_map(x: Tensor, y: Tensor, ridge: float = 1e-3) -> Float[Tensor, "d_in d_out"]:
-    """The least-squares map from what is read to what is written, means taken out."""
-    x, y = x - x.mean(0), y - y.mean(0)
-    square = x.T @ x
-    square.diagonal().add_(ridge * square.diagonal().mean())
-    return torch.linalg.solve(square, x.T @ y).contiguous()
 
 
 def resume(path: str | Path, stream: Activations) -> Training:
