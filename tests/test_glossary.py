@@ -36,6 +36,7 @@ PLANNED = {
     "20_grokking",
     "21_groups",
     "23_known_circuits",
+    "24_judging_dictionaries",
     "22_solu",
     "25_greater_than",
 }

@@ -30,9 +30,7 @@ BASE = sae.Recipe(
 )
 KINDS = {
     "matryoshka": replace(BASE, prefixes=(48, 144, 336, 720)),
-    "gated": replace(BASE, kind="gated", l1=1.4),
-    "topk": replace(BASE, kind="topk"),
-    "relu": replace(BASE, kind="relu", l1=1.15),
+    "gated": replace(BASE, kind="gated", l1=1.15),
 }
 
 

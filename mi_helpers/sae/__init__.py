@@ -11,10 +11,10 @@ Conventions, for every kind: `f = act((x - b_dec) @ W_enc + b_enc)` and
 `x_hat = f @ W_dec + b_dec`. Rows of `W_dec` have length 1, so `f` is in the unit of `x`.
 
 `core` is the dictionary; `stream` and `files` bring activations and trained ones; `recipe`, `step`
-and `train` make new ones; `splice` and `quality` judge them; `units`, `effects`, `labels` and
-`report` read them. `attribution_graph` says what the units of one run give to each other, from
-`frozen`, the run held still; `node_runs` sets nodes, `graph_files` keeps graphs. Where a list of
-transcoders is asked for, one for each layer, `[clt]` does too, one that crosses layers
+and `train` make new ones; `splice`, `quality` and `judging` judge them; `units`, `effects`,
+`labels` and `report` read them. `attribution_graph` says what the units of one run give to each
+other, from `frozen`, the run held still; `node_runs` sets nodes, `graph_files` keeps graphs. Where
+a list of transcoders is asked for, one for each layer, `[clt]` does too, one that crosses layers
 (`cross_layer`).
 """
 
@@ -24,6 +24,15 @@ from mi_helpers.sae.cross_layer import splice_all
 from mi_helpers.sae.effects import attribute_to_units, restoration, set_units
 from mi_helpers.sae.files import load, load_published, save
 from mi_helpers.sae.graph_files import load_graph, save_graph
+from mi_helpers.sae.judging import (
+    Probe,
+    balanced_accuracy,
+    fit_probe,
+    sparse_probing,
+    targeted_perturbation,
+    targeted_score,
+    units_to_swap,
+)
 from mi_helpers.sae.labels import Labelled, best_units, detection, label_tokens
 from mi_helpers.sae.node_runs import local_replacement, set_features
 from mi_helpers.sae.quality import fidelity, matched_cosine
@@ -49,6 +58,7 @@ __all__ = [
     "AttributionGraph",
     "Labelled",
     "Node",
+    "Probe",
     "Recipe",
     "Sae",
     "SideBySide",
@@ -57,11 +67,13 @@ __all__ = [
     "Vectors",
     "attribute_to_units",
     "attribution_graph",
+    "balanced_accuracy",
     "best_units",
     "contexts",
     "detection",
     "direct_logits",
     "fidelity",
+    "fit_probe",
     "judge_explanation",
     "label_tokens",
     "load",
@@ -81,10 +93,14 @@ __all__ = [
     "separating_units",
     "set_features",
     "set_units",
+    "sparse_probing",
     "splice",
     "splice_all",
     "splice_losses",
     "start",
+    "targeted_perturbation",
+    "targeted_score",
     "train",
     "unit_activations",
+    "units_to_swap",
 ]
