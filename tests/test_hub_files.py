@@ -49,6 +49,19 @@ def test_the_charts_values_ask_for_a_login_and_hold_a_notebooks_peak() -> None:
     assert (ROOT / hook[1].partition("mi-notebooks/")[2]).is_file()
 
 
+def test_the_chart_knows_every_value() -> None:
+    """The chart refuses a key it does not know; its own schema says which it does."""
+    from jsonschema import Draft7Validator
+
+    path = ROOT / "tests" / "data" / "z2jh-values.schema.json"
+    chart = Draft7Validator(json.loads(path.read_text(encoding="utf-8")))
+    values = yaml.safe_load((ROOT / "docker" / "values.yaml").read_text(encoding="utf-8"))
+    assert [error.message for error in chart.iter_errors(values)] == []
+    values["singleuser"]["memory"]["most"] = values["singleuser"]["memory"].pop("limit")
+    values["cull"]["timeout"] = "90 minutes"
+    assert len(list(chart.iter_errors(values))) == 2
+
+
 def test_repo2docker_finds_both_of_its_files() -> None:
     build = ROOT / "postBuild"
     assert build.read_text(encoding="utf-8").startswith("#!/usr/bin/env bash\n")

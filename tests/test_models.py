@@ -459,7 +459,7 @@ def test_without_a_name_it_is_pocket_whatever_is_around(
 def test_on_colab_it_is_gpt2_unless_another_is_asked_for(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "google.colab", SimpleNamespace())
     name, note = files.default_name()
-    assert name == "gpt2" and "pocket" in note
+    assert name == "gpt2" and "%env MI_MODEL=pocket" in note
 
 
 def test_a_relative_folder_that_is_not_here_names_the_working_directory(

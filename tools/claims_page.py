@@ -106,4 +106,5 @@ def _expected_html(claim: Declaration, expected: Expectation) -> str:
     if control:
         numbers += f" · control ({escape(claim.control)}): expected {control}"
     source = f" · {escape(expected.source)}" if expected.source else ""
-    return f"<div><b>{NOT_RUN}</b> {text}{numbers}{source} · <code>{escape(claim.id)}</code></div>"
+    told = f"<b>{NOT_RUN}</b> {text}{numbers}{source} · <code>{escape(claim.id)}</code>"
+    return f'<div class="mi-not-run">{told}</div>'

@@ -90,7 +90,8 @@ class Site:
         found = re.search(r"^#\s+(.+)", text, re.M)
         resolve = self.links.resolver(path.parent)
         body = markdown_html(text, resolve, path.parent)
-        self.page(name, plain(found[1]) if found else path.stem, body)
+        look = "mi-page mi-stack" if name == "index.html" else "mi-page"
+        self.page(name, plain(found[1]) if found else path.stem, body, look)
 
     def index(self, name: str, heading: str, found: Sequence[tuple[str, str, str]]) -> None:
         """Take sections (anchor, heading, text) of a page into the search."""

@@ -29,7 +29,7 @@ def default_name() -> tuple[str, str]:
     It depends on nothing that changes from day to day: neither on caches nor on the network.
     """
     if "google.colab" in sys.modules:
-        return "gpt2", "MI_MODEL chooses another: pocket, smollm2 or a hub name"
+        return "gpt2", "%env MI_MODEL=pocket above chooses another, or smollm2, or a hub name"
     return "pocket", SWITCH
 
 

@@ -1,0 +1,68 @@
+"""docs/scaling.md: its scripts are sound, and what they call is there."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
+DASK = ROOT / "build" / "cluster" / "dask"  # where `make cluster-test` installs it
+
+
+def blocks(language: str) -> list[str]:
+    """The code of the page in one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.S | re.M)
+
+
+def slurm() -> str:
+    [script] = [text for text in blocks("sh") if "#SBATCH" in text]
+    return script
+
+
+def test_the_slurm_script_is_sound(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.sh"
+    path.write_text(slurm())
+    assert slurm().startswith("#!/bin/bash\n#SBATCH ")
+    if os.name == "nt" or not (bash := shutil.which("bash")):
+        pytest.skip("no bash here")
+    assert subprocess.run([bash, "-n", str(path)]).returncode == 0
+    if shellcheck := shutil.which("shellcheck"):
+        # $page is meant to be split into its words.
+        done = subprocess.run(
+            [shellcheck, "--exclude=SC2086", str(path)], capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stdout
+
+
+def test_the_python_of_the_page_asks_for_what_is_there() -> None:
+    asked = 0
+    for text in blocks("python"):
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mi_helpers"):
+                module = importlib.import_module(node.module)
+                assert all(hasattr(module, name.name) for name in node.names), node.module
+                asked += len(node.names)
+    assert asked >= 4
+
+
+@pytest.mark.skipif(not DASK.is_dir(), reason="no Dask here: make cluster-test installs it")
+@pytest.mark.parametrize("part", ["scheduler", "worker"])
+def test_dask_has_every_option_of_the_page(part: str) -> None:
+    told = slurm().replace("\\\n", " ")
+    [line] = re.findall(rf"dask {part} (.*)", told)
+    [shared] = re.findall(r'page="(.*)"', told)
+    options = set(re.findall(r"--[a-z-]+", f"{line} {shared}"))
+    assert len(options) >= 3
+    environment = {**os.environ, "PYTHONPATH": str(DASK)}
+    command = [sys.executable, "-m", "dask", part, "--help"]
+    said = subprocess.run(command, capture_output=True, text=True, env=environment).stdout
+    assert options <= set(re.findall(r"--[a-z-]+", said)), options
