@@ -69,7 +69,8 @@ def batch_loss(
     else:
         f, theta, out = _sparse(p, x, recipe, code)
     if "W_skip" in p:
-        out = out + (x - p["b_in"]) @ p["W_skip"]
+        # not (x - b_in) @ W_skip, whose gradient by x would be made for b_in's sake
+        out = out + torch.addmm(-(p["b_in"] @ p["W_skip"]), x, p["W_skip"])
     error = (out - y).square().sum(-1).mean()
     paid = f * _paid(p, widths, code) if recipe.by_source else f
     total = error + scale * _penalty(paid, theta, recipe) / len(x)
