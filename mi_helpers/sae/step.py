@@ -77,7 +77,8 @@ def batch_loss(
     act = _act(p, x, recipe, code, pre)
     f, offset = act.f, p["b_dec"]
     if "W_skip" in p:
-        offset = offset + (x - p["b_in"]) @ p["W_skip"]
+        # not (x - b_in) @ W_skip, whose gradient by x would be made for b_in's sake
+        offset = torch.addmm(offset - p["b_in"] @ p["W_skip"], x, p["W_skip"])
     out = _decode(f, p["W_dec"], recipe, code) + offset
     error = fit = (out - y).square().sum(-1).mean()
     for n in recipe.prefixes:
