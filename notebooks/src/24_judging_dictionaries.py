@@ -232,8 +232,8 @@ claim("judge.nested_cost", unexplained["Matryoshka"], control=unexplained["Batch
 
 # %% [markdown] short=true
 # Nesting costs: Matryoshka leaves more of the variance unexplained. By this table nobody would buy
-# it. And shuffling or drawing rows ruins both columns; so far the measures do their work, except
-# that the untrained model's SAE is among the best (notebook 10 showed that, too).
+# it. Shuffled rows ruin both columns, random rows explain next to nothing. So far the measures do
+# their work, except that the untrained model's SAE is among the best (notebook 10 showed that).
 #
 # ## 3. Sparse probing
 #
@@ -422,16 +422,18 @@ claim("judge.tpp_components", score["components of these tokens"] - score["Batch
       control=score["components"] - score["BatchTopK"])  # fmt: skip
 mi.figures.bars(
     list(score.values()), list(score), horizontal=True, xlabel="targeted perturbation, ten units",
-    title="An untrained model passes in part, components in full",
+    title="Components of the judged tokens pass, an untrained model in part",
 )  # fmt: skip
 
 # %% [markdown] short=true
 # Rows matter now: shuffled, they score nothing, though sparse probing could not see the shuffle (it
-# reads activations alone). The components do as well as the SAE again. And the SAE of an
-# *untrained* model reaches a good part: the words themselves are there, the probes read them, and
-# its units carry them. The measure asks whether units and probes agree, not whether the model uses
-# either.
-#
+# reads activations alone). Components of other text fall behind. Those of the judged tokens do as
+# well as the SAE, though no label was used to find them: fitted to the texts of the benchmark, they
+# pass it. And the SAE of an *untrained* model reaches a good part: the words themselves are there,
+# the probes read them, and its units carry them. The measure asks whether units and probes agree,
+# not whether the model uses either.
+
+# %% [markdown]
 # ## 5. Swap one attribute
 #
 # So ask the model. France has a capital, a language, a continent and a currency. Put another
@@ -623,7 +625,7 @@ claim("judge.swap_dimensions", swap["single dimensions"] - swap["BatchTopK"],
 
 # %% [markdown]
 # Look at *single dimensions*: a mask, chosen with labels, makes as much of the plain axes of the
-# stream as of any trained dictionary, and with fewer of them; and of random directions a good part.
+# stream as of a trained dictionary, and with fewer of them; of random directions it makes less.
 # The mask is a supervised method in a dictionary's clothes: among many directions it finds some
 # that add up to what it needs. Shuffled rows cannot do it, because their activations say nothing of
 # where they write. So a good score here is no evidence that training found the right units; the
@@ -652,6 +654,10 @@ mi.figures.heatmap(
 )  # fmt: skip
 
 # %% [markdown]
+# Sparse probing and perturbation order these dictionaries nearly alike. The swap, which asks the
+# model, orders them otherwise. (Mind that the four trained dictionaries lie close to each other in
+# every measure: their order is little beside another draw of texts.)
+#
 # ## 7. Inside the attention layer
 #
 # A dictionary may also read what the heads of a layer write, side by side, before it is summed: an
@@ -684,7 +690,8 @@ mi.figures.heatmap(
 #   see the decoder at all.
 # - A dense probe whose penalty was chosen with care beats five units. With the usual penalty one
 #   might have reported the opposite.
-# - Perturbation sees the decoder. Components pass it too, and an untrained model in part.
+# - Perturbation sees the decoder. Components of the judged tokens pass it too, those of other text
+#   do not, and an untrained model does in part.
 # - The swap asks the model. But with a mask that is learned from labels, the plain axes of the
 #   stream do as well as a trained dictionary.
 # - So report, beside the score, what components, random directions and an untrained model get.
