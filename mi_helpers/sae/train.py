@@ -171,16 +171,13 @@ def start(stream: Activations, recipe: Recipe | None = None) -> Training:
         "W_dec": W_dec,
     }
     run = Training(recipe, stream, p, {}, scales, torch.zeros(()))
-    mean = first.mean(0).float() * run.scale
-    p["b_dec"] = mean
+    p["b_dec"] = mean = first.mean(0).float() * run.scale
     if writes:
         p["b_in"], p["b_dec"] = (part[0].clone() for part in run.split(mean[None]))
     if recipe.skip:
         p["W_skip"] = first_skip(recipe, stream, *run.split(first.float() * run.scale))
-    if recipe.kind == "jumprelu":
-        p["log_threshold"] = torch.zeros(recipe.d_sae, device=device)
-    if recipe.kind == "gated":
-        p |= {name: torch.zeros(recipe.d_sae, device=device) for name in ("b_gate", "r_mag")}
+    more = {"jumprelu": ("log_threshold",), "gated": ("b_gate", "r_mag")}.get(recipe.kind, ())
+    p |= {name: torch.zeros(recipe.d_sae, device=device) for name in more}
     moments = {
         f"{name}.{which}": torch.zeros_like(value)
         for name, value in p.items()

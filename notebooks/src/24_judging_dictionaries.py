@@ -1,7 +1,6 @@
 # ---
 # title: "Which dictionary is better, and by whose measure?"
 # minutes: 70
-# draft: true
 # ---
 
 # %% [markdown]
@@ -82,7 +81,7 @@ check.nested_error(nested_error)
 # parent and child at which the parent's unit is silent. Two units may be active; three seeds.
 
 
-# %% short=true
+# %%
 def families(seed):
     """Ten parents and ten children in 24 dimensions; the first five children need their parent."""
     draw = torch.Generator().manual_seed(seed)
@@ -93,6 +92,7 @@ def families(seed):
     return basis, parent, child
 
 
+# %%
 def holes(seed, prefixes):
     """The share of points with parent and child on which the parent's unit is silent [parent]."""
     basis, parent, child = families(seed)
@@ -155,13 +155,15 @@ print("a gated SAE is a JumpReLU with the thresholds", threshold.clamp_min(0).nu
 # A last one was trained on an **untrained** model, the same architecture with weights drawn anew:
 # for such models automatic interpretability scores were found to be as good [@heap2025random].
 
-# %% short=true
+# %%
 from dataclasses import replace
 from importlib.resources import files
 
 from mi_data.pocket import generator as g
 
 pocket, seed = mi.models.load_pocket(model), 0
+
+# %% short=true
 nobody = mi.untrained(pocket)
 place = ("resid_post", pocket.cfg.n_layers // 2)
 kinds = ("ioi", "fact", "opinion", "agreement", "pronouns", "request", "years")
@@ -176,7 +178,7 @@ x, x0 = (mi.sae.read_tokens(some, place, labelled.tokens, labelled.real)[one_rol
 print(len(x), "tokens with one role each:", ", ".join(names))
 
 
-# %% short=true
+# %%
 def opened(name):
     """A committed dictionary of pocket."""
     return mi.sae.load(files("mi_data") / "sae" / name)
@@ -192,7 +194,7 @@ board = {"BatchTopK": opened(stem), "BatchTopK, seed 1": opened(f"{stem}_seed_1"
 of_nobody, first = opened(f"{stem}_untrained"), board["BatchTopK"]
 
 
-# %% short=true
+# %%
 draw, mean = torch.Generator().manual_seed(seed), spare.mean(0)
 board["shuffled rows"] = replace(first, W_dec=first.W_dec[torch.randperm(1536, generator=draw)])
 rows = torch.nn.functional.normalize(torch.randn(1536, x.shape[1], generator=draw))
@@ -224,14 +226,14 @@ mi.figures.table(
     title="Faithful to the activations, and to the model",
 )  # fmt: skip
 
-# %% short=true
+# %%
 unexplained = {name: 1 - one.explained_variance for name, one in faithful.items()}
 claim("judge.nested_cost", unexplained["Matryoshka"], control=unexplained["BatchTopK"])
 
 # %% [markdown] short=true
 # Nesting costs: Matryoshka leaves more of the variance unexplained. By this table nobody would buy
-# it. And shuffling or drawing rows ruins both columns; so far the measures do their work, except
-# that the untrained model's SAE is among the best (notebook 10 showed that, too).
+# it. Shuffled rows ruin both columns, random rows explain next to nothing. So far the measures do
+# their work, except that the untrained model's SAE is among the best (notebook 10 showed that).
 #
 # ## 3. Sparse probing
 #
@@ -364,11 +366,11 @@ print("accuracy lost when the units of S2 go:", {k: round(v, 3) for k, v in lost
 matrix = mi.sae.targeted_perturbation(acts, first.W_dec, x, labels, train, probes, 10)
 assert abs(float(matrix[role, names.index("S1")]) - lost["S1"]) < 1e-3
 
-# %% [markdown] short=true
+# %% [markdown]
 # All classes: rows say whose units are taken, columns whose probe is asked. The diagonal is what
 # was meant, the rest is damage. Choose a dictionary.
 
-# %% short=true
+# %%
 places = {name: (one, x, probes) for name, one in board.items()}
 probes0 = [mi.sae.fit_probe(x0[train], y[train], strength=strength) for y in labels.T]
 places["untrained"] = (of_nobody, x0, probes0)
@@ -389,7 +391,7 @@ def damage_of(dictionary):
 
 mi.figures.explore(damage_of, dictionary=list(damage), ahead=True)
 
-# %% [markdown] tags=["task"] minutes=5 difficulty=1 short=true
+# %% [markdown] tags=["task"] minutes=5 difficulty=1
 # ### Exercise 3: one number of it
 # The score is the mean of the diagonal less the mean of all other entries.
 
@@ -420,16 +422,18 @@ claim("judge.tpp_components", score["components of these tokens"] - score["Batch
       control=score["components"] - score["BatchTopK"])  # fmt: skip
 mi.figures.bars(
     list(score.values()), list(score), horizontal=True, xlabel="targeted perturbation, ten units",
-    title="An untrained model passes in part, components in full",
+    title="Components of the judged tokens pass, an untrained model in part",
 )  # fmt: skip
 
 # %% [markdown] short=true
 # Rows matter now: shuffled, they score nothing, though sparse probing could not see the shuffle (it
-# reads activations alone). The components do as well as the SAE again. And the SAE of an
-# *untrained* model reaches a good part: the words themselves are there, the probes read them, and
-# its units carry them. The measure asks whether units and probes agree, not whether the model uses
-# either.
-#
+# reads activations alone). Components of other text fall behind. Those of the judged tokens do as
+# well as the SAE, though no label was used to find them: fitted to the texts of the benchmark, they
+# pass it. And the SAE of an *untrained* model reaches a good part: the words themselves are there,
+# the probes read them, and its units carry them. The measure asks whether units and probes agree,
+# not whether the model uses either.
+
+# %% [markdown]
 # ## 5. Swap one attribute
 #
 # So ask the model. France has a capital, a language, a continent and a currency. Put another
@@ -438,7 +442,7 @@ mi.figures.bars(
 # the attribute, the share whose answer becomes the other's. **Isolation**: of questions about other
 # attributes, the share whose answer stays. The score is the mean of both.
 
-# %% short=true
+# %%
 import random
 
 from mi_data.pocket.facts import all_facts
@@ -449,6 +453,8 @@ known = {}
 for relation, subject, answer in all_facts():
     if relation in asked:
         known.setdefault(subject, {})[relation] = answer
+
+# %%
 questions = [
     (relation, subject, text.replace("{s}", subject))
     for subject, facts in known.items() if len(facts) > 1
@@ -458,12 +464,14 @@ texts = [text[0].upper() + text[1:] for _, _, text in questions]
 coded = pocket.tokenizer(texts, return_offsets_mapping=True, add_special_tokens=False)
 last = torch.tensor([len(ids) for ids in coded["input_ids"]])
 
-# %% short=true
+# %%
 at = []
 for (_, subject, text), offsets in zip(questions, coded["offset_mapping"], strict=True):
     end = text.index(subject) + len(subject)
     at.append(1 + max(i for i, (start, _) in enumerate(offsets) if start < end))
 at = torch.tensor(at)
+
+# %%
 ids = pocket.to_tokens(texts, padding_side="right")
 with torch.no_grad():
     H = torch.cat([mi.sites.read(pocket, part, [place])[place] for part in ids.split(200)])
@@ -479,14 +487,14 @@ def rest(vectors, which):
     return pocket.unembed(pocket.ln_final(h[torch.arange(len(which)), last[which]][:, None]))[:, 0]
 
 
-# %% [markdown] short=true
+# %% [markdown]
 # A pair is a question about one country, the base, and another country, the source, with another
 # answer. We keep pairs that the model answers rightly and in which putting the source's *whole*
 # vector there brings the source's answer: else nothing at this place could. So on what is kept, no
 # change and a full swap both score exactly a half: all isolation or all cause.
 
 
-# %% short=true
+# %%
 def answer_id(subject, relation):
     """The first token of the true answer."""
     text = " " + known[subject][relation]
@@ -501,17 +509,17 @@ while len(pairs) < 700:
     if relation in known[there] and known[there][relation] != known[subject][relation]:
         row = answer_id(subject, relation), answer_id(there, relation), asked.index(relation)
         pairs.append((base, source, *row))
-base, source, own, wanted, relation_of = torch.tensor(pairs).T
-x_base, x_source = (H[which, at[which]] for which in (base, source))
-with torch.no_grad():
-    says, swapped = (rest(part, base).argmax(-1) for part in (x_base, x_source))
-good = ((says == own) & (swapped == wanted)).nonzero()[:, 0]
 
-# %% short=true
-few = min(90, *(int((relation_of[good] == i).sum()) for i in range(4)))
-kept = torch.cat([good[relation_of[good] == i][:few] for i in range(4)])
-base, own, wanted, relation_of = base[kept], own[kept], wanted[kept], relation_of[kept]
-x_base, x_source = x_base[kept], x_source[kept]
+# %%
+base_all, source_all, own_all, wanted_all, asks = torch.tensor(pairs).T
+from_all, to_all = (H[which, at[which]] for which in (base_all, source_all))
+with torch.no_grad():
+    says, swapped = (rest(part, base_all).argmax(-1) for part in (from_all, to_all))
+good = ((says == own_all) & (swapped == wanted_all)).nonzero()[:, 0]
+few = min(90, *(int((asks[good] == i).sum()) for i in range(4)))
+kept = torch.cat([good[asks[good] == i][:few] for i in range(4)])
+base, own, wanted, relation_of = base_all[kept], own_all[kept], wanted_all[kept], asks[kept]
+x_base, x_source = from_all[kept], to_all[kept]
 judged = torch.cat([torch.arange(few) < 35] * 4)
 learned = ~judged
 
@@ -522,14 +530,14 @@ def margin(vectors, which):
     return logits[rows, wanted[which]] - logits[rows, own[which]]
 
 
-# %% [markdown] short=true
+# %% [markdown]
 # Which units? SAEBench learns a mask over units by running the model. We learn it on the *linear*
 # effect of each unit: how much its exchange moves the margin between the two answers, by the
 # gradient at three points between both vectors, averaged. How good that is, the next cell's line
 # says. The mask sees one part of the pairs; the *model*, run with those units exchanged, is judged
 # on the others.
 
-# %% short=true
+# %%
 slope = torch.zeros_like(x_base[learned])
 for share_of_way in (1 / 6, 3 / 6, 5 / 6):
     between = torch.lerp(x_base, x_source, share_of_way)[learned].requires_grad_()
@@ -542,7 +550,7 @@ print(f"linear effect of the whole swap against the true one: "
       f"r = {torch.corrcoef(torch.stack([guess, full]))[0, 1]:.3f}")  # fmt: skip
 
 
-# %% short=true
+# %%
 def exchanged(one, attribute):
     """The base's vectors with an attribute's units of the source, on the judged pairs, and how
     many units these are."""
@@ -552,6 +560,7 @@ def exchanged(one, attribute):
     return x_base[judged] + moved[judged][:, mask] @ one.W_dec[mask], int(mask.sum())
 
 
+# %%
 def swap_scores(change):
     """Cause and isolation of `change`, which gives vectors and a count, mean over attributes."""
     found, r = [], relation_of[judged]
@@ -590,11 +599,11 @@ def disentangled(answers, base_answers, source_answers, is_cause):
 # %% tags=["check"]
 check.disentangled(disentangled)
 
-# %% [markdown] short=true
+# %% [markdown]
 # Beside the dictionaries: single dimensions of the stream, chosen by the same mask; and nothing,
 # and all.
 
-# %% short=true
+# %%
 axes = replace(first, **(dict(W_enc=torch.eye(192), W_dec=torch.eye(192)) | {
     "kind": "relu", "threshold": None, "b_enc": torch.full((192,), 1e3), "b_dec": torch.zeros(192)
 }))  # fmt: skip
@@ -608,15 +617,15 @@ mi.figures.table(
     title="Bring one attribute and no other",
 )  # fmt: skip
 
-# %% short=true
+# %%
 swap = {name: float(row[:2].mean()) for name, row in swaps.items()}
 claim("judge.swap", swap["BatchTopK"], control=swap["shuffled rows"])
 claim("judge.swap_dimensions", swap["single dimensions"] - swap["BatchTopK"],
       control=swap["shuffled rows"] - swap["BatchTopK"])  # fmt: skip
 
-# %% [markdown] short=true
+# %% [markdown]
 # Look at *single dimensions*: a mask, chosen with labels, makes as much of the plain axes of the
-# stream as of any trained dictionary, and with fewer of them; and of random directions a good part.
+# stream as of a trained dictionary, and with fewer of them; of random directions it makes less.
 # The mask is a supervised method in a dictionary's clothes: among many directions it finds some
 # that add up to what it needs. Shuffled rows cannot do it, because their activations say nothing of
 # where they write. So a good score here is no evidence that training found the right units; the
@@ -628,7 +637,7 @@ claim("judge.swap_dimensions", swap["single dimensions"] - swap["BatchTopK"],
 # two measures over these dictionaries: one where they order alike, zero where they have nothing in
 # common.
 
-# %% short=true
+# %%
 measures = {
     "explained variance": [faithful[name].explained_variance for name in views if name in board],
     "probing, k = 1": [float(probing[name][0]) for name in views if name in board],
@@ -645,6 +654,10 @@ mi.figures.heatmap(
 )  # fmt: skip
 
 # %% [markdown]
+# Sparse probing and perturbation order these dictionaries nearly alike. The swap, which asks the
+# model, orders them otherwise. (Mind that the four trained dictionaries lie close to each other in
+# every measure: their order is little beside another draw of texts.)
+#
 # ## 7. Inside the attention layer
 #
 # A dictionary may also read what the heads of a layer write, side by side, before it is summed: an
@@ -677,7 +690,8 @@ mi.figures.heatmap(
 #   see the decoder at all.
 # - A dense probe whose penalty was chosen with care beats five units. With the usual penalty one
 #   might have reported the opposite.
-# - Perturbation sees the decoder. Components pass it too, and an untrained model in part.
+# - Perturbation sees the decoder. Components of the judged tokens pass it too, those of other text
+#   do not, and an untrained model does in part.
 # - The swap asks the model. But with a mask that is learned from labels, the plain axes of the
 #   stream do as well as a trained dictionary.
 # - So report, beside the score, what components, random directions and an untrained model get.
