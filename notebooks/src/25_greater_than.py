@@ -162,13 +162,16 @@ check.decade_signs(decade_signs)
 # %% [markdown] short=true
 # ## 2. Is it *greater than*, or a few cases?
 #
-# A picture of all starts at once. A row is a group of starts, a column an answer. If the model has
-# the rule, the field is empty below the start and full above it: an upper right triangle. Is its
-# edge sharp? And are all later answers alike, or those soon after the start likelier?
+# A picture of all starts at once. A row is a group of starts; a column is an answer, or the mean of
+# five years where there are a hundred. If the model has the rule, the field is empty left of the
+# start and full right of it: an upper right triangle. Is its edge sharp? And are all later answers
+# alike, or those soon after the start likelier?
 
 # %% short=true
-width = max(5, years_each)  # years to a row
+width = max(5, years_each)  # years to a row, and to a column
 rows = sorted({int(start) // width for start in starts})
+names = [f"{row * width:02d} to {row * width + width - 1:02d}" for row in rows]
+columns = answers.texts[:: width // years_each]  # the first answer of each
 
 
 def by_start(values):
@@ -176,10 +179,15 @@ def by_start(values):
     return torch.stack([values[starts // width == row].mean(0) for row in rows])
 
 
-names = [f"{row * width:02d} to {row * width + width - 1:02d}" for row in rows]
+def by_answer(values):
+    """The mean over the answers of each group, [... group]."""
+    return values.unflatten(-1, (len(columns), -1)).mean(-1)
+
+
+# %% short=true
 mi.figures.heatmap(
-    by_start(probs), title="What comes out is later than the start", center=None, x=answers.texts,
-    y=names, xlabel="answer", ylabel="start", colorbar="probability",
+    by_answer(by_start(probs)), title="What comes out is later than the start", center=None,
+    x=columns, y=names, xlabel="answers from", ylabel="start", colorbar="probability",
 )  # fmt: skip
 
 # %% [markdown] short=true
@@ -314,8 +322,9 @@ claim("greater.looks", by_carriers, control=on_start.mean())
 # At the end of the prompt we split the logits of the answers into what each head and each MLP
 # writes. As in notebook 04: the part's output, divided by the final LayerNorm's scale of this run,
 # times the unembedding. From each answer we take its mean over all prompts, since what a part says
-# after *every* start is no comparison. What is left is a table of starts and answers for each part,
-# and we ask it the question of section 1: how much higher are the later answers than the others?
+# after *every* start is no comparison; and from each prompt the mean over its answers, since what
+# raises all answers alike prefers none. What is left is a table of starts and answers for each
+# part, and we ask it the question of section 1: how much higher are later answers than the others?
 
 # %% short=true
 places = [(site, i) for site in ("z", "mlp_out", "mlp_post") for i in range(n_layers)]
@@ -331,6 +340,7 @@ to_answers = model.W_U[:, answers.tokens]
 def says(written):
     """A part's output at the end, [prompt d_model]  ->  what it adds to each answer there."""
     table = written / scale @ to_answers
+    table = table - table.mean(-1, keepdim=True)
     return table - table.mean(0)
 
 
@@ -368,17 +378,17 @@ by_heads = sum(value for name, value in prefer.items() if "H" in name) / whole
 claim("greater.mlps", by_mlps, control=by_heads)
 
 # %% [markdown]
-# The tables of the strongest MLP and of the strongest carrier side by side. Blue is raised, red is
-# lowered. Which of the two has a triangle?
+# The tables of the strongest MLP and of the strongest carrier. Blue is raised, red is lowered; each
+# has its own scale. Where does a row turn from red to blue, and does the place move with the start?
 
 # %%
 best_mlp = max((f"MLP{i}" for i in range(n_layers)), key=prefer.get)
 best_carrier = str(carriers[0])
-tables = {name: by_start(says(parts[name])) for name in (best_mlp, best_carrier)}
+tables = {name: by_answer(by_start(says(parts[name]))) for name in (best_mlp, best_carrier)}
 mi.figures.heatmap(
     torch.stack([table / table.abs().max() for table in tables.values()]),
     title=f"{best_mlp} and {best_carrier}, straight to the answers", facets=list(tables),
-    x=answers.texts, y=names, xlabel="answer", ylabel="start", colorbar="logits, scaled",
+    x=columns, y=names, xlabel="answers from", ylabel="start", colorbar="logits, scaled",
 )  # fmt: skip
 
 # %% [markdown]
@@ -415,32 +425,33 @@ at_random = torch.stack([share_of(some) for some in random_sets]).mean()
 claim("greater.neurons", share_of(chosen), control=at_random.abs())
 
 # %% [markdown]
-# What do these neurons do? Left, how active each is after each group of starts; right, what it adds
-# to each answer when active. Follow one row from left to right: a neuron that is active after late
-# starts and raises late answers says "late" to late starts. And one that is active after early
-# starts?
+# What do these neurons do? First, how active the strongest four are after each group of starts.
+# Then, what each adds to the answers when it is active. A neuron that is active after late starts
+# and raises late answers says "late" to late starts. And one that is active after early starts?
 
 # %%
 strongest = chosen[:4]
 activity = by_start(ends["mlp_post", mlp_layer][:, 0][:, strongest]).T
 mi.figures.lines(
     {f"N{n}": row for n, row in zip(strongest.tolist(), activity, strict=True)}, x=names,
-    title=f"Neurons of {best_mlp}: active from some start on, or up to it", xlabel="start",
+    title=f"Neurons of {best_mlp} follow the start, each in its own way", xlabel="start",
     ylabel="activation",
 )  # fmt: skip
 
 # %%
-centred = writes[strongest] - writes[strongest].mean(-1, keepdim=True)
+centred = by_answer(writes[strongest] - writes[strongest].mean(-1, keepdim=True))
 mi.figures.heatmap(
     centred / centred.abs().amax(-1, keepdim=True), title="What each of them adds to the answers",
-    x=answers.texts, y=[f"N{n}" for n in strongest.tolist()], xlabel="answer", ylabel="neuron",
+    x=columns, y=[f"N{n}" for n in strongest.tolist()], xlabel="answers from", ylabel="neuron",
     colorbar="logits, scaled",
 )  # fmt: skip
 
 # %% [markdown]
-# No neuron knows the rule. Each moves a whole range of answers up or down, from or up to some
-# start, and the sum of many such steps has its edge where the start is. In GPT-2 small, too, the
-# paper finds the triangle in what the late MLPs write [@hanna2023greater].
+# None of these neurons makes the triangle alone. Each moves a range of answers up or down, more or
+# less with the start, and the steps of many add up to an edge that lies where the start is. (On
+# pocket the steps are gradual and there are many; on SmolLM2 they are steep, and two or three
+# neurons do most of it.) In GPT-2 small, too, the paper finds the triangle in what the late MLPs
+# write [@hanna2023greater].
 #
 # ## 6. An edge at a position
 #
