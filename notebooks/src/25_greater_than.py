@@ -63,7 +63,7 @@ probs = spans.probabilities(logits)  # [prompt answer]
 #
 # The helper's metric, checked with a loop over the years that an answer can still become:
 
-# %% short=true
+# %%
 years_each = 100 // len(answers.texts)  # how many years begin with an answer
 differences = spans.prob_diff(logits)
 for prompt in range(5):
@@ -75,12 +75,12 @@ for prompt in range(5):
         total += sign * probs[prompt, i].item()
     assert abs(total - differences[prompt].item()) < 1e-5
 
-# %% [markdown] short=true
+# %% [markdown]
 # A large difference alone proves little: a model that always says 95 would have one. So the first
 # control deals out the starts anew among the prompts: the same predictions, judged by the start of
 # another prompt. The table has an untrained model of the same shape, too.
 
-# %% short=true
+# %%
 order = torch.randperm(len(starts), generator=torch.Generator().manual_seed(0))
 dealt = mi.metrics.ProbDiff(answers.tokens, answers.signs(starts[order]))
 random_model = mi.untrained(model)
@@ -167,7 +167,7 @@ check.decade_signs(decade_signs)
 # start and full right of it: an upper right triangle. Is its edge sharp? And are all later answers
 # alike, or those soon after the start likelier?
 
-# %% short=true
+# %%
 width = max(5, years_each)  # years to a row, and to a column
 rows = sorted({int(start) // width for start in starts})
 names = [f"{row * width:02d} to {row * width + width - 1:02d}" for row in rows]
@@ -252,13 +252,13 @@ mi.figures.heatmap(
     x=[few.pairs.str_tokens[0][i] for i in after_start], y=layers, colorbar="share lost",
 )  # fmt: skip
 
-# %% [markdown] short=true
+# %% [markdown]
 # In the first layers the year is where it was read, in the last ones where it is needed. (SmolLM2's
 # start has two columns, one for each digit.) In between there are other words. Does it stop there?
 # The claim takes the largest loss at any of them, in any layer. Its control says how much is lost
 # where the year *is*: in the layer where that is least.
 
-# %% short=true
+# %%
 between = slice(at["to"] - at["decade"], -1)
 where_it_is = torch.cat([travels[:, : between.start], travels[:, -1:]], dim=1).max(dim=1).values
 claim("greater.straight", travels[:, between].abs().max(), control=where_it_is.min())
@@ -326,7 +326,7 @@ claim("greater.looks", by_carriers, control=on_start.mean())
 # raises all answers alike prefers none. What is left is a table of starts and answers for each
 # part, and we ask it the question of section 1: how much higher are later answers than the others?
 
-# %% short=true
+# %%
 places = [(site, i) for site in ("z", "mlp_out", "mlp_post") for i in range(n_layers)]
 ends = mi.sites.read(
     model, pairs.clean_tokens, [*places, ("resid_post", n_layers - 1)], positions=[-1]
@@ -344,7 +344,7 @@ def says(written):
     return table - table.mean(0)
 
 
-# %% short=true
+# %%
 signs = answers.signs(starts)
 right, wrong = (signs > 0).float(), (signs < 0).float()
 contrast = right / right.sum(-1, keepdim=True) - wrong / wrong.sum(-1, keepdim=True)
@@ -452,7 +452,8 @@ mi.figures.heatmap(
 # pocket the steps are gradual and there are many; on SmolLM2 they are steep, and two or three
 # neurons do most of it.) In GPT-2 small, too, the paper finds the triangle in what the late MLPs
 # write [@hanna2023greater].
-#
+
+# %% [markdown] short=true
 # ## 6. An edge at a position
 #
 # Now the circuit as edges: which part's output does which part read? Notebook 07 gave each edge
@@ -461,7 +462,7 @@ mi.figures.heatmap(
 # oppose each other [@haklay2025position]. By hand: a writer changes by 1 at both of two positions,
 # and the metric rises with what is read at the first and falls with what is read at the second.
 
-# %%
+# %% short=true
 change = torch.tensor([1.0, 1.0])  # of the writer, at each position
 gradient = torch.tensor([3.0, -3.0])  # of the metric, in what the reader reads there
 by_place = change * gradient
@@ -528,6 +529,7 @@ def cancelled(values):
     return (1 - values.sum(0).abs().sum() / values.abs().sum()).item()
 
 
+# %%
 tossed = torch.randint(0, 2, scores.values.shape, generator=generator) * 2 - 1
 named = mi.prompts.ioi(
     model, mi.models.by_size(model, 12, 4), corruption="random", same_wording=True
@@ -543,7 +545,7 @@ mi.figures.table(
     title="Positions cancel about as much as random signs would",
 )  # fmt: skip
 
-# %% [markdown] tags=["task"] minutes=10 difficulty=1
+# %% [markdown] tags=["task"] minutes=10 difficulty=1 short=true
 # ### Exercise 4: what a reader reads, position by position
 # In a circuit an edge may be kept at one position and ablated at the next. Return what one reader
 # reads at each position: the sum over all writers of what they write now, where the edge is kept,
@@ -567,7 +569,7 @@ def reads_at(now, corrupt, kept):
 # %% tags=["check"]
 check.reads_at(reads_at)
 
-# %% [markdown]
+# %% [markdown] short=true
 # ## 7. Is the circuit by position a better one?
 #
 # Only at equal cost. We count an edge once for *each position at which it is kept*. That would be
@@ -609,6 +611,7 @@ lists = {
 }
 
 
+# %%
 def faithful(some, task=None):
     """Normalised faithfulness of circuits, on prompts that no score has seen."""
     task = task or new
@@ -631,6 +634,7 @@ def moved(circuit, seed=0):
     return PositionCircuit(graph, kept & graph.valid)
 
 
+# %%
 def exchanged(circuit, seed=0):
     """The same edges with the heads of each layer moved on by one or more places."""
     group, new_name = n_heads // (graph.n_shared or n_heads), {}
@@ -647,11 +651,11 @@ def exchanged(circuit, seed=0):
     return PositionCircuit(graph, circuit.kept[:, readers][:, :, writers])
 
 
-# %% [markdown]
+# %% [markdown] short=true
 # Each curve from a few edges to many. Which leaves zero first, and which wrong circuit ever does?
 # The table has both areas of notebook 23 over the same sizes.
 
-# %%
+# %% short=true
 lists |= {
     "positions exchanged": [moved(one) for one in lists["by position"]],
     "heads exchanged": [exchanged(one) for one in lists["by position"]],
@@ -684,11 +688,11 @@ circuit = lists["by position"][picked]
 wrong_heads = faithful([exchanged(circuit, seed) for seed in range(4)])
 claim("greater.circuit", curves["by position"][picked], control=wrong_heads.mean())
 
-# %% [markdown]
+# %% [markdown] short=true
 # Second, what does the first list gain over the second, on average over the sizes up to that one?
 # And what does the third gain, in which nothing cancels?
 
-# %%
+# %% short=true
 upto = slice(0, picked + 1)
 
 
@@ -700,7 +704,7 @@ def gain(name):
 
 claim("greater.gain", gain("by position"), control=gain("by the sum of sizes"))
 
-# %% [markdown]
+# %% [markdown] short=true
 # So here the gain is not that positions cancel. It is that an edge is paid for only where it is
 # used. The same edges at *all* their positions do the same, and are more:
 
@@ -772,6 +776,8 @@ again = circuits.edge_attribution_by_position(
     model, new.pairs.clean_tokens, OtherRun(new.pairs.corrupt_tokens), new.prob_diff,
     path=Integrated(5),
 )  # fmt: skip
+
+# %%
 heads_in = torch.tensor(["H" in name for name in graph.writers])[None] | torch.tensor(
     [name[0] == "L" for name in graph.readers[:-1]] + [False])[:, None]  # fmt: skip
 
