@@ -16,7 +16,7 @@ from mi_helpers.prompts.behaviours import (
 from mi_helpers.prompts.ioi import ioi
 from mi_helpers.prompts.pairs import PromptPairs, from_texts, single_token, single_tokens
 from mi_helpers.prompts.published import ioi_literature, literature_text, repeated_tokens
-from mi_helpers.prompts.years import YearSpans, year_answers, year_spans
+from mi_helpers.prompts.years import YearSpans, year_spans
 
 __all__ = [
     "PromptPairs",
@@ -34,6 +34,5 @@ __all__ = [
     "sentiment",
     "single_token",
     "single_tokens",
-    "year_answers",
     "year_spans",
 ]

@@ -63,7 +63,7 @@ probs = spans.probabilities(logits)  # [prompt answer]
 #
 # The helper's metric, checked with a loop over the years that an answer can still become:
 
-# %% short=true
+# %%
 years_each = 100 // len(answers.texts)  # how many years begin with an answer
 differences = spans.prob_diff(logits)
 for prompt in range(5):
@@ -75,12 +75,12 @@ for prompt in range(5):
         total += sign * probs[prompt, i].item()
     assert abs(total - differences[prompt].item()) < 1e-5
 
-# %% [markdown] short=true
+# %% [markdown]
 # A large difference alone proves little: a model that always says 95 would have one. So the first
 # control deals out the starts anew among the prompts: the same predictions, judged by the start of
 # another prompt. The table has an untrained model of the same shape, too.
 
-# %% short=true
+# %%
 order = torch.randperm(len(starts), generator=torch.Generator().manual_seed(0))
 dealt = mi.metrics.ProbDiff(answers.tokens, answers.signs(starts[order]))
 random_model = mi.untrained(model)
@@ -162,13 +162,16 @@ check.decade_signs(decade_signs)
 # %% [markdown] short=true
 # ## 2. Is it *greater than*, or a few cases?
 #
-# A picture of all starts at once. A row is a group of starts, a column an answer. If the model has
-# the rule, the field is empty below the start and full above it: an upper right triangle. Is its
-# edge sharp? And are all later answers alike, or those soon after the start likelier?
+# A picture of all starts at once. A row is a group of starts; a column is an answer, or the mean of
+# five years where there are a hundred. If the model has the rule, the field is empty left of the
+# start and full right of it: an upper right triangle. Is its edge sharp? And are all later answers
+# alike, or those soon after the start likelier?
 
-# %% short=true
-width = max(5, years_each)  # years to a row
+# %%
+width = max(5, years_each)  # years to a row, and to a column
 rows = sorted({int(start) // width for start in starts})
+names = [f"{row * width:02d} to {row * width + width - 1:02d}" for row in rows]
+columns = answers.texts[:: width // years_each]  # the first answer of each
 
 
 def by_start(values):
@@ -176,10 +179,15 @@ def by_start(values):
     return torch.stack([values[starts // width == row].mean(0) for row in rows])
 
 
-names = [f"{row * width:02d} to {row * width + width - 1:02d}" for row in rows]
+def by_answer(values):
+    """The mean over the answers of each group, [... group]."""
+    return values.unflatten(-1, (len(columns), -1)).mean(-1)
+
+
+# %% short=true
 mi.figures.heatmap(
-    by_start(probs), title="What comes out is later than the start", center=None, x=answers.texts,
-    y=names, xlabel="answer", ylabel="start", colorbar="probability",
+    by_answer(by_start(probs)), title="What comes out is later than the start", center=None,
+    x=columns, y=names, xlabel="answers from", ylabel="start", colorbar="probability",
 )  # fmt: skip
 
 # %% [markdown] short=true
@@ -244,13 +252,13 @@ mi.figures.heatmap(
     x=[few.pairs.str_tokens[0][i] for i in after_start], y=layers, colorbar="share lost",
 )  # fmt: skip
 
-# %% [markdown] short=true
+# %% [markdown]
 # In the first layers the year is where it was read, in the last ones where it is needed. (SmolLM2's
 # start has two columns, one for each digit.) In between there are other words. Does it stop there?
 # The claim takes the largest loss at any of them, in any layer. Its control says how much is lost
 # where the year *is*: in the layer where that is least.
 
-# %% short=true
+# %%
 between = slice(at["to"] - at["decade"], -1)
 where_it_is = torch.cat([travels[:, : between.start], travels[:, -1:]], dim=1).max(dim=1).values
 claim("greater.straight", travels[:, between].abs().max(), control=where_it_is.min())
@@ -314,10 +322,11 @@ claim("greater.looks", by_carriers, control=on_start.mean())
 # At the end of the prompt we split the logits of the answers into what each head and each MLP
 # writes. As in notebook 04: the part's output, divided by the final LayerNorm's scale of this run,
 # times the unembedding. From each answer we take its mean over all prompts, since what a part says
-# after *every* start is no comparison. What is left is a table of starts and answers for each part,
-# and we ask it the question of section 1: how much higher are the later answers than the others?
+# after *every* start is no comparison; and from each prompt the mean over its answers, since what
+# raises all answers alike prefers none. What is left is a table of starts and answers for each
+# part, and we ask it the question of section 1: how much higher are later answers than the others?
 
-# %% short=true
+# %%
 places = [(site, i) for site in ("z", "mlp_out", "mlp_post") for i in range(n_layers)]
 ends = mi.sites.read(
     model, pairs.clean_tokens, [*places, ("resid_post", n_layers - 1)], positions=[-1]
@@ -331,10 +340,11 @@ to_answers = model.W_U[:, answers.tokens]
 def says(written):
     """A part's output at the end, [prompt d_model]  ->  what it adds to each answer there."""
     table = written / scale @ to_answers
+    table = table - table.mean(-1, keepdim=True)
     return table - table.mean(0)
 
 
-# %% short=true
+# %%
 signs = answers.signs(starts)
 right, wrong = (signs > 0).float(), (signs < 0).float()
 contrast = right / right.sum(-1, keepdim=True) - wrong / wrong.sum(-1, keepdim=True)
@@ -368,17 +378,17 @@ by_heads = sum(value for name, value in prefer.items() if "H" in name) / whole
 claim("greater.mlps", by_mlps, control=by_heads)
 
 # %% [markdown]
-# The tables of the strongest MLP and of the strongest carrier side by side. Blue is raised, red is
-# lowered. Which of the two has a triangle?
+# The tables of the strongest MLP and of the strongest carrier. Blue is raised, red is lowered; each
+# has its own scale. Where does a row turn from red to blue, and does the place move with the start?
 
 # %%
 best_mlp = max((f"MLP{i}" for i in range(n_layers)), key=prefer.get)
 best_carrier = str(carriers[0])
-tables = {name: by_start(says(parts[name])) for name in (best_mlp, best_carrier)}
+tables = {name: by_answer(by_start(says(parts[name]))) for name in (best_mlp, best_carrier)}
 mi.figures.heatmap(
     torch.stack([table / table.abs().max() for table in tables.values()]),
     title=f"{best_mlp} and {best_carrier}, straight to the answers", facets=list(tables),
-    x=answers.texts, y=names, xlabel="answer", ylabel="start", colorbar="logits, scaled",
+    x=columns, y=names, xlabel="answers from", ylabel="start", colorbar="logits, scaled",
 )  # fmt: skip
 
 # %% [markdown]
@@ -415,33 +425,35 @@ at_random = torch.stack([share_of(some) for some in random_sets]).mean()
 claim("greater.neurons", share_of(chosen), control=at_random.abs())
 
 # %% [markdown]
-# What do these neurons do? Left, how active each is after each group of starts; right, what it adds
-# to each answer when active. Follow one row from left to right: a neuron that is active after late
-# starts and raises late answers says "late" to late starts. And one that is active after early
-# starts?
+# What do these neurons do? First, how active the strongest four are after each group of starts.
+# Then, what each adds to the answers when it is active. A neuron that is active after late starts
+# and raises late answers says "late" to late starts. And one that is active after early starts?
 
 # %%
 strongest = chosen[:4]
 activity = by_start(ends["mlp_post", mlp_layer][:, 0][:, strongest]).T
 mi.figures.lines(
     {f"N{n}": row for n, row in zip(strongest.tolist(), activity, strict=True)}, x=names,
-    title=f"Neurons of {best_mlp}: active from some start on, or up to it", xlabel="start",
+    title=f"Neurons of {best_mlp} follow the start, each in its own way", xlabel="start",
     ylabel="activation",
 )  # fmt: skip
 
 # %%
-centred = writes[strongest] - writes[strongest].mean(-1, keepdim=True)
+centred = by_answer(writes[strongest] - writes[strongest].mean(-1, keepdim=True))
 mi.figures.heatmap(
     centred / centred.abs().amax(-1, keepdim=True), title="What each of them adds to the answers",
-    x=answers.texts, y=[f"N{n}" for n in strongest.tolist()], xlabel="answer", ylabel="neuron",
+    x=columns, y=[f"N{n}" for n in strongest.tolist()], xlabel="answers from", ylabel="neuron",
     colorbar="logits, scaled",
 )  # fmt: skip
 
 # %% [markdown]
-# No neuron knows the rule. Each moves a whole range of answers up or down, from or up to some
-# start, and the sum of many such steps has its edge where the start is. In GPT-2 small, too, the
-# paper finds the triangle in what the late MLPs write [@hanna2023greater].
-#
+# None of these neurons makes the triangle alone. Each moves a range of answers up or down, more or
+# less with the start, and the steps of many add up to an edge that lies where the start is. (On
+# pocket the steps are gradual and there are many; on SmolLM2 they are steep, and two or three
+# neurons do most of it.) In GPT-2 small, too, the paper finds the triangle in what the late MLPs
+# write [@hanna2023greater].
+
+# %% [markdown] short=true
 # ## 6. An edge at a position
 #
 # Now the circuit as edges: which part's output does which part read? Notebook 07 gave each edge
@@ -450,7 +462,7 @@ mi.figures.heatmap(
 # oppose each other [@haklay2025position]. By hand: a writer changes by 1 at both of two positions,
 # and the metric rises with what is read at the first and falls with what is read at the second.
 
-# %%
+# %% short=true
 change = torch.tensor([1.0, 1.0])  # of the writer, at each position
 gradient = torch.tensor([3.0, -3.0])  # of the metric, in what the reader reads there
 by_place = change * gradient
@@ -517,6 +529,7 @@ def cancelled(values):
     return (1 - values.sum(0).abs().sum() / values.abs().sum()).item()
 
 
+# %%
 tossed = torch.randint(0, 2, scores.values.shape, generator=generator) * 2 - 1
 named = mi.prompts.ioi(
     model, mi.models.by_size(model, 12, 4), corruption="random", same_wording=True
@@ -532,7 +545,7 @@ mi.figures.table(
     title="Positions cancel about as much as random signs would",
 )  # fmt: skip
 
-# %% [markdown] tags=["task"] minutes=10 difficulty=1
+# %% [markdown] tags=["task"] minutes=10 difficulty=1 short=true
 # ### Exercise 4: what a reader reads, position by position
 # In a circuit an edge may be kept at one position and ablated at the next. Return what one reader
 # reads at each position: the sum over all writers of what they write now, where the edge is kept,
@@ -556,7 +569,7 @@ def reads_at(now, corrupt, kept):
 # %% tags=["check"]
 check.reads_at(reads_at)
 
-# %% [markdown]
+# %% [markdown] short=true
 # ## 7. Is the circuit by position a better one?
 #
 # Only at equal cost. We count an edge once for *each position at which it is kept*. That would be
@@ -598,6 +611,7 @@ lists = {
 }
 
 
+# %%
 def faithful(some, task=None):
     """Normalised faithfulness of circuits, on prompts that no score has seen."""
     task = task or new
@@ -620,6 +634,7 @@ def moved(circuit, seed=0):
     return PositionCircuit(graph, kept & graph.valid)
 
 
+# %%
 def exchanged(circuit, seed=0):
     """The same edges with the heads of each layer moved on by one or more places."""
     group, new_name = n_heads // (graph.n_shared or n_heads), {}
@@ -636,11 +651,11 @@ def exchanged(circuit, seed=0):
     return PositionCircuit(graph, circuit.kept[:, readers][:, :, writers])
 
 
-# %% [markdown]
+# %% [markdown] short=true
 # Each curve from a few edges to many. Which leaves zero first, and which wrong circuit ever does?
 # The table has both areas of notebook 23 over the same sizes.
 
-# %%
+# %% short=true
 lists |= {
     "positions exchanged": [moved(one) for one in lists["by position"]],
     "heads exchanged": [exchanged(one) for one in lists["by position"]],
@@ -673,11 +688,11 @@ circuit = lists["by position"][picked]
 wrong_heads = faithful([exchanged(circuit, seed) for seed in range(4)])
 claim("greater.circuit", curves["by position"][picked], control=wrong_heads.mean())
 
-# %% [markdown]
+# %% [markdown] short=true
 # Second, what does the first list gain over the second, on average over the sizes up to that one?
 # And what does the third gain, in which nothing cancels?
 
-# %%
+# %% short=true
 upto = slice(0, picked + 1)
 
 
@@ -689,7 +704,7 @@ def gain(name):
 
 claim("greater.gain", gain("by position"), control=gain("by the sum of sizes"))
 
-# %% [markdown]
+# %% [markdown] short=true
 # So here the gain is not that positions cancel. It is that an edge is paid for only where it is
 # used. The same edges at *all* their positions do the same, and are more:
 
@@ -761,6 +776,8 @@ again = circuits.edge_attribution_by_position(
     model, new.pairs.clean_tokens, OtherRun(new.pairs.corrupt_tokens), new.prob_diff,
     path=Integrated(5),
 )  # fmt: skip
+
+# %%
 heads_in = torch.tensor(["H" in name for name in graph.writers])[None] | torch.tensor(
     [name[0] == "L" for name in graph.readers[:-1]] + [False])[:, None]  # fmt: skip
 
