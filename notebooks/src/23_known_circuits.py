@@ -643,8 +643,8 @@ assert counting.says(text, {share_of: counting.run(other)[share_of]})[-1] == "5"
 # %% [markdown]
 # Two models of `count` were trained so, a small and a large one, and a small one of `brackets`.
 # (What else was tried is not here: in those models a chosen part did not do its work, or a part
-# outside the circuit still mattered, as [the card](../data/known_circuits/README.md) says.) Is the circuit
-# really in them? Swap one part, in texts in which that must change the answer. The controls were
+# outside the circuit still mattered, as [the card](../data/known_circuits/README.md) says.) Is the
+# circuit really in them? Swap one part, in texts in which that must change the answer. The controls were
 # trained in the same steps to say the same, with no word about parts.
 
 # %%
@@ -870,7 +870,8 @@ claim("known.by_looks", of_method["EAP"]["AP"], control=of_method["EAP"]["AP, sh
 
 # %% [markdown]
 # Two kinds of evidence that share neither measure nor prompts agree on heads, beyond what the
-# layers give: on pocket nearly in full, on SmolLM2 in part. That is no proof of either: a head can look at names and write them without any effect on
+# layers give: on pocket nearly in full, on SmolLM2 in part. That is no proof of either: a head can
+# look at names and write them without any effect on
 # *this* answer, and one that matters may look elsewhere. [The board](../docs/scoreboard.md) has a
 # second list, made by patching paths, and all methods with intervals.
 
