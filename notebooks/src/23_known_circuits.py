@@ -644,8 +644,8 @@ assert counting.says(text, {share_of: counting.run(other)[share_of]})[-1] == "5"
 # Two models of `count` were trained so, a small and a large one, and a small one of `brackets`.
 # (What else was tried is not here: in those models a chosen part did not do its work, or a part
 # outside the circuit still mattered, as [the card](../data/known_circuits/README.md) says.) Is the
-# circuit really in them? Swap one part, in texts in which that must change the answer. The controls were
-# trained in the same steps to say the same, with no word about parts.
+# circuit really in them? Swap one part, in texts in which that must change the answer. The controls
+# were trained in the same steps to say the same, with no word about parts.
 
 # %%
 recipes = [interchange.Recipe("count", "small", seed=2), interchange.Recipe("count", "large"),
