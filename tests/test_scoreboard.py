@@ -9,8 +9,12 @@ import scoreboard as tool  # in tools/
 import torch
 from sources import ROOT
 
-from mi_helpers.circuits import EdgeGraph, EdgeScores
+from mi_helpers import prompts
+from mi_helpers.circuits import EdgeGraph, EdgeScores, by_hand
 from mi_helpers.circuits.truth import SHARES, auroc, average_precision, cpr_cmd
+from mi_helpers.metrics import LogitDiff
+from mi_helpers.patching import OtherRun
+from mi_helpers.sites import Head
 from mi_helpers.toys import programs, scoreboard
 
 
@@ -102,6 +106,32 @@ def test_every_method_runs_and_beats_chance_on_an_easy_program():
     assert by_method["EAP-IG"]["CMD"] < 0.05 < by_method["direct attribution"]["CMD"]
 
 
+def test_heads_are_scored_against_a_list(pocket):
+    pairs = prompts.ioi(pocket, 4, corruption="random", same_wording=True)
+    asked = scoreboard.asked_of("ioi", pocket, pairs)
+    listed = [Head(1, 2), Head(3, 2)]
+    sizes = {"L1H2": -3.0, "L3H2": 2.0, "L0H0": 1.0, "MLP5": 9.0}  # MLPs are not ranked
+    assert scoreboard.score_heads(asked, sizes, listed) == {"AUROC": 1.0, "AP": 1.0}
+    found = scoreboard.score_heads(asked, sizes | {"L0H0": 2.5}, listed)
+    assert found["AP"] == pytest.approx((1 + 2 / 3) / 2) and found["AUROC"] < 1
+
+
+def test_lists_by_hand_find_the_heads_of_pocket(pocket):
+    pairs = prompts.ioi(pocket, 12, 3, corruption="random")
+    looks = by_hand.by_looks(pocket, pairs)
+    assert looks["suppressor"] == (Head(1, 2), Head(3, 2)) and Head(3, 4) in looks["name mover"]
+    assert not any(by_hand.by_looks(pocket, pairs, 1.01).values())
+    other, metric = OtherRun(pairs.corrupt_tokens), LogitDiff(pairs.answer_tokens)
+    paths = by_hand.by_paths(pocket, pairs.clean_tokens, other, metric)
+    assert Head(3, 2) in paths["speaker"] and not {*paths["speaker"]} & {*paths["adviser"]}
+    none = by_hand.by_paths(pocket, pairs.clean_tokens, other, metric, least=9.0)
+    assert none == {"speaker": (), "adviser": ()}
+    heads = [head for members in looks.values() for head in members]
+    dealt = by_hand.shuffled(EdgeGraph.of(pocket), heads)
+    assert sorted(h.layer for h in dealt) == sorted(h.layer for h in heads)
+    assert len({*dealt}) == len(heads) and {*dealt} != {*heads}
+
+
 def test_an_interval_covers_its_mean():
     same = torch.full((4, 3), 0.5)
     assert scoreboard.interval(same) == (0.5, 0.5)
@@ -112,7 +142,8 @@ def test_an_interval_covers_its_mean():
 
 def test_the_page_is_that_of_the_numbers():
     assert tool.main(["--check"]) == 0
-    rows = json.loads((ROOT / tool.NUMBERS).read_text(encoding="utf-8"))
+    numbers = json.loads((ROOT / tool.NUMBERS).read_text(encoding="utf-8"))
+    rows = numbers["known"]
     assert {row["program"] for row in rows} == set(programs.PROGRAMS)
     there = [tuple(row[key] for key in tool.KEY) for row in rows]
     assert there == [

@@ -6,19 +6,25 @@
     python tools/scoreboard.py --page     the page alone, docs/scoreboard.md
     python tools/scoreboard.py --check    exit status 1 if the page is not that of the numbers
 
-Everything takes half an hour or less and 1 GiB; the numbers are the same each time, but for the
-seconds. For notebook 23.
+    python tools/scoreboard.py --models gpt2    another language model, too
+
+The models whose circuit is known take half an hour or less and 1 GiB, the language models
+(tools/scoreboard_heads.py) minutes and 3 GiB; the numbers are the same each time, but for
+the seconds. For notebook 23.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import statistics
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import scoreboard_heads
 import torch
 from mi_data.known_circuits.train import GROUPS
 
@@ -29,7 +35,7 @@ from mi_helpers.toys.programs import Case
 ROOT = Path(__file__).resolve().parents[1]
 NUMBERS, PAGE = Path("data") / "scoreboard.json", Path("docs") / "scoreboard.md"
 DRAWS = 5
-TRAINED = {recipe.size: recipe for group in GROUPS for recipe in group if recipe.strict}
+TRAINED = [recipe for group in GROUPS for recipe in group if recipe.strict]
 """The models that were trained by parts."""
 SCORES = ("nodes AUROC", "nodes AP", "edges AUROC", "edges AP", "CPR", "CMD")
 Row = dict[str, object]
@@ -42,9 +48,9 @@ def all_cases() -> Iterator[tuple[Row, Callable[[], Case]]]:
         for name in programs.PROGRAMS:
             named: Row = {"model": "compiled", "program": name, "seed": seed}
             yield named, lambda name=name, seed=seed: programs.case(name, seed)
-    for size, recipe in TRAINED.items():
-        named = {"model": size, "program": recipe.program, "seed": recipe.seed}
-        yield named, lambda recipe=recipe: interchange.case(recipe, recipe.seed)
+        for recipe in TRAINED:
+            named = {"model": recipe.size, "program": recipe.program, "seed": seed}
+            yield named, lambda recipe=recipe, seed=seed: interchange.case(recipe, seed)
 
 
 def measure(rows: Sequence[Row]) -> list[Row]:
@@ -62,16 +68,26 @@ def measure(rows: Sequence[Row]) -> list[Row]:
                 whole = named | {"method": row["method"]} | values | {"passes": passes}
                 known[keys[str(row["method"])]] = whole
             print(*named.values(), *missing, sep=", ", flush=True)
-            save([known[key] for key in known])
+            save({**read(), "known": list(known.values())})
         found += [known[key] for key in keys.values()]
     return found
 
 
-def save(rows: Sequence[Row]) -> None:
-    """Write the numbers, whole."""
-    lines = ",\n".join(json.dumps(row) for row in rows)
+def read() -> dict[str, Any]:
+    """The numbers: rows of models whose circuit is known; of language models, lists and rows."""
+    numbers: dict[str, Any] = json.loads((ROOT / NUMBERS).read_text(encoding="utf-8"))
+    return numbers
+
+
+def save(numbers: Mapping[str, Any]) -> None:
+    """Write the numbers, whole; a row a line."""
+    one_line = re.compile(r"\{[^{}]*\"method\"[^{}]*\}|\[[^\[\]{}]*\]")
+    text = one_line.sub(
+        lambda m: re.sub(r"\s*\n\s*", " ", m[0]).replace("{ ", "{").replace(" }", "}"),
+        json.dumps(numbers, indent=1),
+    )
     with write_whole(ROOT / NUMBERS) as part:
-        part.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+        part.write_text(f"{text}\n", encoding="utf-8")
 
 
 class Board:
@@ -115,13 +131,12 @@ class Board:
         return lines
 
 
-def side_by_side(rows: Sequence[Row]) -> list[str]:
-    """A line for each method on each program: compiled, small and large models."""
-    boards = {model: Board(rows, model) for model in ("compiled", *TRAINED)}
-    columns = [(key, model, name) for key in ("nodes AP", "edges AP")
-               for model, board in boards.items() for name in board.programs
-               if name in boards["small"].programs]  # fmt: skip
-    heads = [f"{key}, {model} {name}" for key, model, name in columns]
+def side_by_side(rows: Sequence[Row], program: str) -> list[str]:
+    """A line for each method on a program: compiled, small and large models."""
+    boards = {model: Board(rows, model) for model in ("compiled", "small", "large")}
+    columns = [(key, model, program) for key in ("nodes AP", "edges AP")
+               for model, board in boards.items() if program in board.programs]  # fmt: skip
+    heads = [f"{key}, {model}" for key, model, _ in columns]
     lines = [f"| method | {' | '.join(heads)} |", f"|:--|{'--:|' * len(heads)}"]
     for method in boards["compiled"].methods:
         cells = [boards[model].values(method, key, [name]).mean() for key, model, name in columns]
@@ -129,8 +144,9 @@ def side_by_side(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
-def page(rows: Sequence[Row]) -> str:
+def page(numbers: Mapping[str, Any]) -> str:
     """The board as Markdown."""
+    rows = numbers["known"]
     compiled = Board(rows, "compiled")
     means = (
         "with a 90% interval (bootstrap over programs and, of each, its draws). Chance is 0.5 for "
@@ -149,15 +165,17 @@ def page(rows: Sequence[Row]) -> str:
         "easy test.", "",
         *compiled.whole(), "",
         "## The same program, compiled and trained", "",
-        "`count`, compiled, and in a small and a large model that were trained so that chosen "
-        "parts do what the program says and other parts nothing (the card in data/known_circuits "
-        "says how far that was reached). Mean average precision. Edges are judged one by one in "
-        "compiled models; in trained ones they are pairs of parts, as training does not say which "
-        "input of a head is used, and those between two of the program's parts that the program "
-        "does not connect are not judged: compare the order of the methods there, not the "
-        "numbers.", "",
-        *side_by_side(rows), "",
+        "Programs, compiled, and in models that were trained so that chosen parts do what the "
+        "program says and other parts nothing (the card in data/known_circuits says how far that "
+        "was reached). Average precision, mean over draws of prompts and, where compiled, of "
+        "weights. Edges are judged one by one in compiled models; in trained ones they are pairs "
+        "of parts, as training does not say which input of a head is used, and those between two "
+        "of the program's parts that the program does not connect are not judged: compare the "
+        "order of the methods there, not the numbers.", "",
     ]  # fmt: skip
+    for program in dict.fromkeys(recipe.program for recipe in TRAINED):
+        lines += [f"### {program}", "", *side_by_side(rows, program), ""]
+    lines += scoreboard_heads.page(numbers["heads"])
     for key in ("nodes AP", "edges AP"):
         lines += [f"## {key}, compiled, program by program", "", *compiled.by_program(key), ""]
     made = "Made by `python tools/scoreboard.py` from `data/scoreboard.json`."
@@ -172,11 +190,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--anew", action="store_true", help="measure everything")
     parser.add_argument("--page", action="store_true", help="write the page alone")
     parser.add_argument("--check", action="store_true", help="say whether the page is up to date")
+    parser.add_argument("--models", nargs="*", default=scoreboard_heads.MODELS,
+                        help="language models, by the names that load_model takes")  # fmt: skip
     asked = parser.parse_args(arguments)
     if not (asked.page or asked.check):
-        there = [] if asked.anew else json.loads((ROOT / NUMBERS).read_text(encoding="utf-8"))
-        save(measure(there))
-    text = page(json.loads((ROOT / NUMBERS).read_text(encoding="utf-8")))
+        if asked.anew:
+            save({"known": [], "heads": {}})
+        save({**read(), "known": measure(read()["known"])})
+        scoreboard_heads.measure(read()["heads"], asked.models,
+                                 lambda heads: save({**read(), "heads": heads}))  # fmt: skip
+    text = page(read())
     if not asked.check:
         (ROOT / PAGE).write_text(text, encoding="utf-8")
     elif (ROOT / PAGE).read_text(encoding="utf-8") != text:

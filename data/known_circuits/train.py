@@ -35,6 +35,7 @@ Group = list[Recipe]
 GROUPS = (
     [Recipe("count", seed=2), Recipe("count", strict=False)],
     [Recipe("count", "large")],
+    [Recipe("brackets"), Recipe("brackets", strict=False)],
 )
 """Those of a group are trained side by side, each as if it were alone."""
 DRAWS = 6_000

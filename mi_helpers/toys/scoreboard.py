@@ -14,6 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Bool, Float
@@ -26,7 +27,13 @@ from mi_helpers.circuits.truth import SHARES, auroc, average_precision, cpr_cmd
 from mi_helpers.engine import What
 from mi_helpers.metrics import LogitDiff, Metric
 from mi_helpers.patching import At, Integrated, Mean, OtherRun, Resample, Zero
+from mi_helpers.prompts import PromptPairs
+from mi_helpers.sites import Head
+from mi_helpers.toys.compiled import Truth
 from mi_helpers.toys.programs import Case
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
 
 Scores = Mapping[str, float] | EdgeScores
 Method = Callable[[Case], Scores]
@@ -220,6 +227,20 @@ def score(case: Case, scores: Scores) -> dict[str, float]:
         "edges AUROC": auroc(of_edges, true_edges),
         "edges AP": average_precision(of_edges, true_edges),
     }
+
+
+def asked_of(name: str, model: TransformerBridge, pairs: PromptPairs) -> Case:
+    """A language model's prompts as a case that methods run on; its circuit is not known."""
+    return Case(name, model, pairs, Truth({}, ()), set())
+
+
+def score_heads(case: Case, scores: Scores, listed: Iterable[Head]) -> dict[str, float]:
+    """AUROC and average precision over heads, where those of a list count as true."""
+    names, sizes = {str(head) for head in listed}, by_node(case, scores)
+    heads = [name for name in sizes if not name.startswith("MLP")]
+    of_heads = torch.tensor([sizes[name] for name in heads])
+    true = torch.tensor([name in names for name in heads])
+    return {"AUROC": auroc(of_heads, true), "AP": average_precision(of_heads, true)}
 
 
 def edge_items(
