@@ -220,7 +220,7 @@ def notebooks_page(site: Site, run: dict[str, Any]) -> None:
         "<table><thead><tr><th>notebook</th><th>question</th><th>minutes to read</th>"
         f"<th>seconds to run</th><th></th></tr></thead><tbody>{''.join(rows)}</tbody></table>"
     )
-    site.page("notebooks.html", "Notebooks", body)
+    site.page("notebooks.html", "Notebooks", body, "mi-page mi-stack")
 
 
 def notes_page(site: Site, executed: Sequence[Path]) -> None:

@@ -8,6 +8,14 @@
     try { localStorage.setItem("mi-theme", root.dataset.theme); } catch (error) { /* no memory */ }
   });
 
+  // On a telephone a row's cells stand below each other: those of numbers say whose they are.
+  for (const row of document.querySelectorAll(".mi-stack tbody tr")) {
+    const heads = row.closest("table").querySelectorAll("thead th");
+    [...row.cells].forEach((cell, at) => {
+      if (at > 1 && heads[at]?.textContent.trim()) cell.dataset.head = heads[at].textContent.trim();
+    });
+  }
+
   const box = $(".mi-site input"), hits = $(".mi-hits");
   const words = text => text.toLowerCase().split(/\s+/).filter(Boolean);
   let loading = false;
