@@ -1065,9 +1065,10 @@ mi.figures.table(rows, title="What predicts an MLP's output, layer by layer")
 
 # %% [markdown]
 # Now let the predictions stand in for *all* MLPs at once. Each then reads a stream that the others
-# have changed, and errors can add up. The cost is in nats of next-token loss, on each fourth of the
+# have changed, and errors can add up. The cost is in nats of next-token loss, on a quarter of the
 # texts. With it come the number of active features on a token and two baselines: the best linear
-# maps alone, and `across` where the rows that features write to *later* layers are in a wrong order.
+# maps alone, and `across` where the rows that features write to *later* layers are in a wrong
+# order.
 
 
 # %%
