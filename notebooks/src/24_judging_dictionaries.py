@@ -655,8 +655,9 @@ mi.figures.heatmap(
 
 # %% [markdown]
 # Sparse probing and perturbation order these dictionaries nearly alike. The swap, which asks the
-# model, orders them otherwise. (Mind that the four trained dictionaries lie close to each other in
-# every measure: their order is little beside another draw of texts.)
+# model, orders them otherwise, here more like explained variance, which knows no label. (Mind that
+# the four trained dictionaries lie close to each other in every measure: their order is little
+# beside another draw of texts.)
 #
 # ## 7. Inside the attention layer
 #
@@ -697,7 +698,8 @@ mi.figures.heatmap(
 # - So report, beside the score, what components, random directions and an untrained model get.
 #
 # One model of one size, one layer, one width, labels of single tokens, one way to choose units for
-# each measure: on `pocket`. On larger models SAEs may be further ahead of components.
+# each measure: on `pocket`. Whether Matryoshka absorbs less there, too, was not asked. On larger
+# models SAEs may be further ahead of components.
 #
 # **Where to read on.** [@karvonen2025saebench] for the measures; [@kantamneni2025probing] for
 # probes; [@heap2025random] for untrained models; [@huang2024ravel] for attributes;
