@@ -67,10 +67,13 @@ def setup_notes(source: str, setups: Mapping[str, Any]) -> list[str]:
             continue
         differs = [
             "the published number has no start token in front, this run has"
-            if not known["bos"]
+            if known.get("bos") is False
             else "",
             "other texts than these" if known["inputs"] == "other" else "",
-            f"{known['weights']} weights" if known["weights"] == "raw" else "",
+            "raw weights" if known.get("weights") == "raw" else "",
+            "whether it had a start token and processed weights is not told"
+            if not {"bos", "weights"} <= set(known)
+            else "",
         ]
         differs = [text for text in differs if text]
         notes.append(
