@@ -531,3 +531,9 @@ def test_an_addition_needs_a_start_token(tiny_model, monkeypatch):
     assert tiny_model.to_tokens("one two").shape[1] == 2
     with pytest.raises(ValueError, match="no start token before a text"):
         steering.activation_addition(tiny_model, "one", "two", 1)
+
+
+def test_a_probe_that_finds_nothing_is_no_direction() -> None:
+    acts = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(ValueError, match="nothing was found that tells the two apart"):
+        steering.probe_weights(acts, acts.clone())

@@ -64,6 +64,9 @@ def probe_weights(positive: Acts, negative: Acts) -> Float[Tensor, " d_model"]:
 
     Fitted by scikit-learn on centred activations, all divided by one number, their spread (L2,
     C = 0.1); given the length of the difference of means.
+
+    Raises:
+        ValueError: no direction tells the classes apart.
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -261,6 +264,8 @@ def random_like(vector: SteeringVector, model: TransformerBridge, seed: int = 0)
 
 def _like(direction: Tensor, model_of: Tensor, *, turn: bool = True) -> Tensor:
     """`direction` with the length of `model_of`, and turned to its side."""
+    if not direction.norm() > 0:
+        raise ValueError("the direction has length 0: nothing was found that tells the two apart")
     scaled = direction * model_of.norm() / direction.norm()
     return -scaled if turn and (scaled * model_of).sum() < 0 else scaled
 

@@ -531,6 +531,8 @@ figures.table([{"removed": name} | row for name, row in divergence.items()],
 # an untrained model, which passes the words on, and shuffled labels.
 
 # %%
+import contextlib
+
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import SVC
 
@@ -603,9 +605,10 @@ def without_span(directions, mean):
 def inlp(acts, y, rounds):
     """The directions of as many probes, each fitted to what those before it left."""
     found, rest = [], acts
-    for _ in range(rounds):
-        found.append(steering.probe_weights(rest[y], rest[~y]))
-        rest = without_span(found, acts.mean(0))(acts)
+    with contextlib.suppress(ValueError):  # where nothing is left that tells the classes apart
+        for _ in range(rounds):
+            found.append(steering.probe_weights(rest[y], rest[~y]))
+            rest = without_span(found, acts.mean(0))(acts)
     return found
 
 

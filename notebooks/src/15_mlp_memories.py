@@ -550,8 +550,8 @@ def best(k, turn=None):
     """What the k best neurons (or turned ones) bring back, of what all bring back [fact]."""
     change, score = (x if turn is None else x @ turn for x in (here - there, slope))
     score = (change * score).flatten(1)
-    chosen = torch.zeros_like(score).scatter(1, score.topk(k).indices, 1.0).view_as(change)
-    moved = change * chosen
+    first = score.topk(min(k, score.shape[1])).indices
+    moved = change * torch.zeros_like(score).scatter(1, first, 1.0).view_as(change)
     return with_neurons(there + (moved if turn is None else moved @ turn.T))
 
 
@@ -573,7 +573,10 @@ mi.figures.lines(
 clear = everything - other > 0.1 * (own - other).mean()
 enough = {k: ((best(k) - other)[clear] > (everything - other)[clear] / 2).float().mean()
           for k in (16, 64)}  # fmt: skip
-claim("facts.dozens", enough[64], control=enough[16])
+if clear.any():
+    claim("facts.dozens", enough[64], control=enough[16])
+else:
+    claim.not_here("facts.dozens", "These neurons bring no fact back clearly.")
 claim("facts.basis", share["neurons"][2], control=share["rotated basis"][2])
 
 # %% [markdown] short=true

@@ -275,7 +275,7 @@ at_end = patching.patch_sweep(
     model, clean, OtherRun(corrupt), metric, site="z", over=("layer", "head"),
     where=patching.Where(positions=[-1]),
 )  # fmt: skip
-n_carriers = round(0.02 * n_layers * n_heads)
+n_carriers = max(1, round(0.02 * n_layers * n_heads))
 carriers = [head for head, _ in mi.heads.top_heads(at_end.recovery(), n_carriers)]
 mi.figures.heatmap(
     at_end.recovery(), title=f"The year comes to the end through {', '.join(map(str, carriers))}",
