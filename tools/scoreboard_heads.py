@@ -143,6 +143,7 @@ hand, each by a rule (`mi_helpers/circuits/by_hand.py`), on prompts that no meth
 AUROC and average precision over heads, MLPs left out; mean over draws of prompts, with a
 90% interval (bootstrap over the draws). *Shuffled*: against {dealt} lists with as many heads of
 each layer as *looks* has, drawn anew: what a method gets for the layers alone. A list may be wrong
-in both ways, so a low number need not be the method's fault. Each edge alone and ACDC take a run of
+in both ways, so a low number need not be the method's fault; and a list of one or two heads is soon
+ranked first, so a high number there says little. Each edge alone and ACDC take a run of
 the model for each edge and were left out; so were, on large models, learned gates and the
 ablations, which take a run for each head."""

@@ -134,7 +134,7 @@ def year_spans(
         n: How many.
         seed: Of the draw.
         starts: The two digits to start from; by default 03 to 98, or 10 to 89 where the answer is a
-            decade. Each is drawn equally often, until `n` are found.
+            decade. Each draw takes any of them with equal chance.
         wording: With places for {event}, {century} and {start}, cut before the answer.
 
     Raises:

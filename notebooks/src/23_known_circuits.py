@@ -869,8 +869,9 @@ of_method = {row["method"]: row for row in rows}
 claim("known.by_looks", of_method["EAP"]["AP"], control=of_method["EAP"]["AP, shuffled list"])
 
 # %% [markdown]
-# Two kinds of evidence that share neither measure nor prompts agree on heads, beyond what the
-# layers give: on pocket nearly in full, on SmolLM2 in part. That is no proof of either: a head can
+# Looking and EAP share neither measure nor prompts, and agree on heads beyond what the layers give:
+# on pocket nearly in full, on SmolLM2 in part. (Some other methods agree less, and patching paths
+# finds only the two suppressors of pocket's list.) That is no proof of either: a head can
 # look at names and write them without any effect on
 # *this* answer, and one that matters may look elsewhere. [The board](../docs/scoreboard.md) has a
 # second list, made by patching paths, and all methods with intervals.

@@ -256,7 +256,8 @@ mi.figures.heatmap(
 # In the first layers the year is where it was read, in the last ones where it is needed. (SmolLM2's
 # start has two columns, one for each digit.) In between there are other words. Does it stop there?
 # The claim takes the largest loss at any of them, in any layer. Its control says how much is lost
-# where the year *is*: in the layer where that is least.
+# where the year *is*: in the layer where that is least. (One position at a time: a year that two of
+# these words held alike would escape us. The attention of the next section speaks against it.)
 
 # %%
 between = slice(at["to"] - at["decade"], -1)
@@ -284,9 +285,10 @@ mi.figures.heatmap(
 )  # fmt: skip
 
 # %% [markdown] short=true
-# We call the best 2% of the heads **carriers**. They were chosen on these prompts, so they are
-# judged on new ones: what is lost if all carriers turn corrupt at the end, and nothing else? As a
-# control, as many heads drawn at random from the others, the worst of five draws.
+# We call the best 2% of the heads **carriers** (on pocket that is one head). They were chosen on
+# these prompts, so they are judged on new ones: what is lost if all carriers turn corrupt at the
+# end, and nothing else? As a control, as many heads drawn at random from the others, the worst of
+# five draws.
 
 # %% short=true
 new = mi.prompts.year_spans(model, mi.models.by_size(model, 16, 4), seed=2)
@@ -318,7 +320,8 @@ claim("greater.looks", by_carriers, control=on_start.mean())
 # %% [markdown] short=true
 # ## 5. What turns a year into *later than that year*?
 #
-# A carrier brings the year. It does not compare: the answer is not that year, but all later ones.
+# A carrier brings something about the year. But the answer is not that year, it is all later ones:
+# who compares? (A part before the carrier may have begun; here we see only who *writes* it.)
 # At the end of the prompt we split the logits of the answers into what each head and each MLP
 # writes. As in notebook 04: the part's output, divided by the final LayerNorm's scale of this run,
 # times the unembedding. From each answer we take its mean over all prompts, since what a part says
@@ -449,8 +452,9 @@ mi.figures.heatmap(
 # %% [markdown]
 # None of these neurons makes the triangle alone. Each moves a range of answers up or down, more or
 # less with the start, and the steps of many add up to an edge that lies where the start is. (On
-# pocket the steps are gradual and there are many; on SmolLM2 they are steep, and two or three
-# neurons do most of it.) In GPT-2 small, too, the paper finds the triangle in what the late MLPs
+# pocket the steps are gradual, and the chosen 1% write about a third of the MLP's preference;
+# on SmolLM2 they are steep, and the chosen 1% write most of it.)
+# In GPT-2 small, too, the paper finds the triangle in what the late MLPs
 # write [@hanna2023greater].
 
 # %% [markdown] short=true
@@ -542,7 +546,7 @@ mi.figures.table(
     [{"scores": name, "cancelled": cancelled(values)} for name, values in (
         ("greater-than", scores.values), ("greater-than, random signs", scores.values * tossed),
         ("indirect object", name_scores.values))],
-    title="Positions cancel about as much as random signs would",
+    title="How much of the scores is lost in the sum over positions",
 )  # fmt: skip
 
 # %% [markdown] tags=["task"] minutes=10 difficulty=1 short=true
@@ -621,7 +625,8 @@ def faithful(some, task=None):
 
 # %% [markdown]
 # Two wrong circuits stand beside the first list: with the *positions* exchanged, and with the
-# *heads* of each layer exchanged. Both have as many edges, and the second has all MLPs in place.
+# *heads* of each layer exchanged. Both have as many edges, and the second has all MLPs in place, so
+# it is the harder test: the first is bound to zero unless the end happens to keep its own edges.
 
 
 # %%
@@ -729,7 +734,8 @@ mi.figures.table(
 # sentence. But the *roles* are the same: the start, the word after it, the end. Haklay and
 # co-workers call such a list of roles a **schema** [@haklay2025position]. Move the circuit by its
 # roles into two wordings whose prompts are shorter and have never been seen by any score. The
-# control gives the roles to the wrong edges: those of the start to the end, and so on.
+# control gives the roles to the wrong edges: those of the start to the end, and so on. It is a weak
+# one: it must be zero, since no edge into the logits is left at the end, where alone it does work.
 
 # %%
 roles = ["decade", "start", "to", "end"]
@@ -808,8 +814,9 @@ mi.figures.table(
 claim("greater.own", shared["greater-than, new prompts"], control=shared["indirect object"])
 
 # %% [markdown]
-# New prompts give nearly the same edges; the other task gives others. Compare the last two rows: on
-# pocket it shares no more than chance. The paper asks about tasks that are nearer to this one,
+# On pocket new prompts give nearly the same edges; on SmolLM2, with very few prompts, only a little
+# more than half of them. The other task shares far fewer. Compare the last two rows: on pocket it
+# shares no more than chance. The paper asks about tasks that are nearer to this one,
 # and finds some that activate the circuit of greater-than [@hanna2023greater].
 
 # %% [markdown] short=true
@@ -817,10 +824,10 @@ claim("greater.own", shared["greater-than, new prompts"], control=shared["indire
 #
 # - A behaviour with many right answers is measured by what it gives to all of them. Judged by the
 #   start of another prompt, the difference must shrink; or else the model does not read the start.
-# - The start is read at its place and goes straight to the end, through a few heads that look at
-#   it. There MLPs turn it into "later than that".
-# - An MLP's neurons each move a range of answers, from or up to some start. The rule is in none of
-#   them; it is in their sum.
+# - The start is read at its place and goes straight to the end, through one head or a few
+#   that look at it. There most of "later than that" is written to the logits by MLPs.
+# - An MLP's neurons each move a range of answers, from or up to some start. None of the
+#   few that we looked at has the rule; it is in their sum.
 # - An edge has a score at each position. Keeping edges only where they are used gives the same
 #   faithfulness for fewer edges, if each position is counted. In these models that is because most
 #   positions are idle, not because opposite ones cancel.
