@@ -1022,8 +1022,8 @@ claim("graph.keys", 1 - cut[0] / free, control=1 - cut[1] / free)
 # said is the same at each, one feature could say it for all. A **cross-layer transcoder**
 # [@ameisen2025tracing] is one dictionary of all MLPs. Its features read the input of one MLP, as
 # before; but each has a row of $W_{dec}$ for that MLP's output *and for that of every later one*.
-# What an MLP writes is the sum of what the features of all layers up to it write there, so all of
-# them are trained together, on all outputs at once.
+# What an MLP writes is *predicted* as the sum of what the features of all layers up to it write
+# there (and here a linear skip), so all are trained together, on all outputs at once.
 #
 # [A committed script](../data/transcoders/joint/README.md) trained one, `across`, and a control,
 # `home`, whose features write to their own layer alone. All else is the same in both: text, number
@@ -1129,9 +1129,10 @@ claim("graph.crossing", added["across"] / added["linear maps"],
 
 # %% [markdown]
 # Layer by layer the three explain about the same. Together they do not cost the same: features that
-# cross layers lose far less than the same number that write at home, and less than `separate`,
-# which are more. That is no proof that they found better *features*: with a row for each later
-# layer they also have more numbers to fit with. The rows for later layers do matter: in a wrong
+# cross layers lose far less than the same number that write at home. They lose less than `separate`
+# too, but that is no equal race: those are more, of which fewer are active on a token. That is
+# no proof that they found better *features*: with a row for each later layer they
+# also have more numbers to fit with. The rows for later layers do matter: in a wrong
 # order they cost many times as much.
 
 # %% [markdown]
@@ -1193,12 +1194,13 @@ claim("graph.path_length", length["across"] / length["home"],
       control=length["separate"] / length["home"])  # fmt: skip
 
 # %% [markdown]
-# Paths are shorter by a little where features cross layers. It is not the number of active features
-# that does it: `separate` has the fewest, and its paths are as long as those of `home`. Nor is it
-# that copies were spared. There are hardly any in either kind: far less than one path in a hundred
-# has a step through one. So on `pocket`, with linear skips beside the features, the chains of
-# copies that crossing was made to shorten are not there to begin with. Nor do the two scores
-# change: errors have about the same share of what nodes are given. For larger models
+# Paths are shorter by a little where features cross layers. The number of active features
+# alone does not tell: `separate` has the fewest, and its paths are as long as those of `home`. Nor
+# do we see copies spared: the table has hardly a step through one in any kind. So in these four
+# graphs of `pocket`, with linear skips beside the features, chains of copies *as counted here* are
+# not there to be shortened. Features that say the same and write it in other directions, as those
+# of section 2 may, are not counted. Nor do the two scores
+# change much: errors have about the same share of what nodes are given. For larger models
 # [@ameisen2025tracing] report more; what to ask of a new dictionary is the same, beside the same
 # training without crossing.
 

@@ -116,8 +116,10 @@ mi.figures.bars(
 )  # fmt: skip
 
 # %% [markdown]
-# In the toy nesting helps, though not always: its first units must do without the children, so the
-# parents are worth a unit. What it costs, section 2 shows.
+# In the toy nesting helps: its first units must do without the later ones, so the parents are worth
+# a unit. But we chose the prefixes knowing that there are ten parents. And a hole need not be
+# absorption: a parent that no unit learned, or one that found no place among the two, counts too.
+# (The pairs apart are in the toy but not in the figure.) What nesting costs, section 2 shows.
 #
 # ### Gated
 #
@@ -150,7 +152,8 @@ print("a gated SAE is a JumpReLU with the thresholds", threshold.clamp_min(0).nu
 # - *random*: as many random directions, of which the largest answers are kept;
 # - *components*: the largest principal components of activations on other text, as many as the
 #   others have active units, each cut into its two signs; and, *of these tokens*, the same of the
-#   tokens that are judged below, from the training half and without labels.
+#   tokens that are judged below, from the training half. These are not told which label a token
+#   has; but that it has just one is what tokens were chosen by.
 #
 # A last one was trained on an **untrained** model, the same architecture with weights drawn anew:
 # for such models automatic interpretability scores were found to be as good [@heap2025random].
@@ -210,8 +213,9 @@ for name, fitted_on in (("components", spare), ("components of these tokens", x[
     )
 
 # %% [markdown] short=true
-# First what notebook 10 measures, on fresh text: active units, explained variance, and the share of
-# the loss that survives when the reconstruction is put in the stream's place.
+# First what notebook 10 measures, on fresh text: active units, explained variance, and the *loss
+# recovered*: of the loss that the stream's mean in its place would add, the share that the
+# reconstruction, put there instead, does not add.
 
 # %% short=true
 stream = mi.sae.Activations(pocket, place, held_out, buffer=held_out.numel()).chunk(0)
@@ -304,8 +308,9 @@ claim("judge.probing_components", five["components"] - five["BatchTopK"],
 
 # %% [markdown] short=true
 # The measure tells a trained model's SAE from an untrained one's, and an SAE from random
-# directions. But it does not tell it from **principal components**. Nobody would call these the
-# features of a model; they only happen to be few.
+# directions. But with five units it does not tell it from **principal components**. Nobody would
+# call these the features of a model: they are only where the stream varies most. (For the untrained
+# model the stream differs as well as the SAE: which of them it is that tells less, is not asked.)
 #
 # ### Is an SAE better than a linear probe?
 #
@@ -338,8 +343,9 @@ print(f"C = 1: {plain_probe:.3f}; C = {best}: {tuned_probe:.3f}; "
 
 # %% [markdown]
 # On pocket the chosen probe is ahead of five units. How a result depends on the care given to the
-# rival, the two strengths show. (An SAE has other merits: it needs no labels to be made, and it
-# may show what nobody asked for.)
+# rival, the two strengths show. Care was given to one side only: the probe on units keeps the usual
+# strength, and it has five of them against all dimensions. (An SAE
+# has other merits: it needs no labels to be made, and it may show what nobody asked for.)
 #
 # ## 4. Targeted probe perturbation
 #
@@ -428,10 +434,10 @@ mi.figures.bars(
 # %% [markdown] short=true
 # Rows matter now: shuffled, they score nothing, though sparse probing could not see the shuffle (it
 # reads activations alone). Components of other text fall behind. Those of the judged tokens do as
-# well as the SAE, though no label was used to find them: fitted to the texts of the benchmark, they
-# pass it. And the SAE of an *untrained* model reaches a good part: the words themselves are there,
-# the probes read them, and its units carry them. The measure asks whether units and probes agree,
-# not whether the model uses either.
+# well as the SAE, though not told which label a token has: fitted to the benchmark's tokens, they
+# pass it. And the SAE of an *untrained* model reaches a good part: the words themselves are there
+# to be read, by probes as by units, though we did not test that this is why. The
+# measure asks whether units and probes agree, not whether the model uses either.
 
 # %% [markdown]
 # ## 5. Swap one attribute
@@ -533,9 +539,9 @@ def margin(vectors, which):
 # %% [markdown]
 # Which units? SAEBench learns a mask over units by running the model. We learn it on the *linear*
 # effect of each unit: how much its exchange moves the margin between the two answers, by the
-# gradient at three points between both vectors, averaged. How good that is, the next cell's line
-# says. The mask sees one part of the pairs; the *model*, run with those units exchanged, is judged
-# on the others.
+# gradient at three points between both vectors, averaged. How good that is for the *whole* swap,
+# the next cell's line says; of single units it says nothing. The mask sees one part of the pairs;
+# the *model*, run with those units exchanged, is judged on others, of the same countries.
 
 # %%
 slope = torch.zeros_like(x_base[learned])
@@ -625,17 +631,18 @@ claim("judge.swap_dimensions", swap["single dimensions"] - swap["BatchTopK"],
 
 # %% [markdown]
 # Look at *single dimensions*: a mask, chosen with labels, makes as much of the plain axes of the
-# stream as of a trained dictionary, and with fewer of them; of random directions it makes less.
+# stream as of a trained dictionary (there are fewer of them to choose from, and they leave no
+# error behind); of random directions it makes less.
 # The mask is a supervised method in a dictionary's clothes: among many directions it finds some
 # that add up to what it needs. Shuffled rows cannot do it, because their activations say nothing of
 # where they write. So a good score here is no evidence that training found the right units; the
-# *difference* to plain axes, with the same mask, would be.
+# *difference* to plain axes, with the same mask, would be some.
 #
 # ## 6. Do the measures agree?
 #
-# Rank all that read pocket's stream by each measure. The table holds the rank correlation of every
-# two measures over these dictionaries: one where they order alike, zero where they have nothing in
-# common.
+# Rank the dictionaries of pocket's stream by each measure, without the shuffled rows, which probing
+# cannot see. The figure holds the rank correlation of every two measures: one where they order
+# alike, zero where they have nothing in common, less where one turns the other's order round.
 
 # %%
 measures = {
@@ -649,22 +656,22 @@ ranks = torch.tensor([list(values) for values in measures.values()]).argsort(1).
 agreement = torch.corrcoef(ranks)
 mi.figures.heatmap(
     agreement, x=list(measures), y=list(measures), limit=1, text=".1f", colorbar="rank correlation",
-    title="Probing and perturbation agree, the swap goes its own way",
+    title="Do the measures order the dictionaries alike?",
     subtitle=f"{ranks.shape[1]} dictionaries of pocket, shuffled rows left out",
 )  # fmt: skip
 
 # %% [markdown]
-# Sparse probing and perturbation order these dictionaries nearly alike. The swap, which asks the
-# model, orders them otherwise, here more like explained variance, which knows no label. (Mind that
-# the four trained dictionaries lie close to each other in every measure: their order is little
-# beside another draw of texts.)
+# Here sparse probing and perturbation order the dictionaries more alike than either does with the
+# swap, which asks the model. No claim holds this: the dictionaries are few, and the four trained
+# ones lie so close that another draw of texts may turn their order round.
 #
 # ## 7. Inside the attention layer
 #
 # A dictionary may also read what the heads of a layer write, side by side, before it is summed: an
 # **attention output** SAE [@kissane2024attention]. Its units can be laid to heads: what share of a
 # row's squared length lies in the part of each head? The claim takes the largest of these shares;
-# the control does so for random rows.
+# the control does so for random rows. These are as long in each head, on average, which what heads
+# write need not be: a part of the difference may be that some heads write more than others.
 
 # %%
 of_heads = opened(f"z_{place[1]}")
@@ -679,7 +686,7 @@ of_role = [
 mi.figures.heatmap(
     part_of[of_role], x=[f"L{place[1]}H{i}" for i in range(pocket.cfg.n_heads)], y=names,
     xlabel="head", ylabel="the unit that tells a label best", center=None, limit=1,
-    colorbar="share of the row", title="Many units lie mostly in one head",
+    colorbar="share of the row", title="How the units that tell a label lie in the heads",
 )  # fmt: skip
 
 # %% [markdown] short=true
@@ -689,8 +696,8 @@ mi.figures.heatmap(
 #   pocket it explains less. A gated SAE is, once trained, a JumpReLU.
 # - Sparse probing tells trained from untrained, and not an SAE from principal components. It cannot
 #   see the decoder at all.
-# - A dense probe whose penalty was chosen with care beats five units. With the usual penalty one
-#   might have reported the opposite.
+# - A dense probe whose penalty was chosen with care beats five units, whose own penalty was not
+#   chosen. How far it is ahead depends on such care.
 # - Perturbation sees the decoder. Components of the judged tokens pass it too, those of other text
 #   do not, and an untrained model does in part.
 # - The swap asks the model. But with a mask that is learned from labels, the plain axes of the
