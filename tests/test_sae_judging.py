@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from transformer_lens.tools.analysis.sparse_probing import fit_sparse_probe
 
 from mi_helpers import sae as S
 from mi_helpers.sae.judging import mean_differences
@@ -58,6 +59,25 @@ def test_sparse_probing_finds_the_unit_that_tells() -> None:
     assert S.sparse_probing(acts, labels, halves(), 2)[2] > 0.95
     shuffled = acts[torch.randperm(600, generator=torch.Generator().manual_seed(1))]
     assert (S.sparse_probing(shuffled, labels, halves(), 2) - 0.5).abs().max() < 0.12
+
+
+def test_sparse_probing_is_that_of_transformer_lens_on_its_split() -> None:
+    label = random(400, 1, seed=1)[:, 0] > 0.5
+    acts = random(400, 12) + label[:, None] * random(12, 1, seed=2).T
+    theirs = fit_sparse_probe(
+        acts, label, k=3, preprocess="standardize", std_floor=0, l2_strength=1 / (0.7 * 400)
+    )
+    train = torch.zeros(400, dtype=torch.bool)
+    train[theirs.train_indices] = True
+    chosen = mean_differences(acts[train], label[train, None]).abs()[:, 0].topk(3).indices
+    assert set(chosen.tolist()) == set(theirs.selected_features.tolist())
+    probe = S.fit_probe(acts[train][:, theirs.selected_features], label[train])
+    want = theirs.coefficients / theirs.preprocess_scale
+    torch.testing.assert_close(probe.weights, want.float(), rtol=0.02, atol=0.01)
+    m = theirs.metrics
+    recalls = (m.recall, m.true_negatives / (m.true_negatives + m.false_positives))
+    got = float(S.sparse_probing(acts, label[:, None], train, 3))
+    assert got == pytest.approx(sum(recalls) / 2, abs=1e-6) and 0.6 < got < 0.99
 
 
 def test_taking_a_classes_units_hits_its_probe_alone() -> None:

@@ -82,6 +82,8 @@ def sparse_probing(
 
     The best are those of largest absolute difference of means on the tokens in `train`, where the
     probe is fitted too [Gurnee et al. 2023; Karvonen et al. 2025].
+    `transformer_lens.tools.analysis.fit_sparse_probe` does the same for one label on a split that
+    it draws itself; here one split serves all labels, dictionaries and measures.
 
     Raises:
         ValueError: `k` below 1 or above the number of units; as `fit_probe` on either part.

@@ -733,23 +733,25 @@ mi.figures.table(
 # A circuit by position belongs to one wording: at position 9 there is another word in another
 # sentence. But the *roles* are the same: the start, the word after it, the end. Haklay and
 # co-workers call such a list of roles a **schema** [@haklay2025position]. Move the circuit by its
-# roles into two wordings whose prompts are shorter and have never been seen by any score. The
-# control gives the roles to the wrong edges: those of the start to the end, and so on. It is a weak
-# one: it must be zero, since no edge into the logits is left at the end, where alone it does work.
+# roles into two wordings, a shorter and a longer one, that no score has seen. The control moves it
+# without roles: each edge to as many tokens before the end as it had. The end is then where it
+# should be, and the start is not.
 
 # %%
 roles = ["decade", "start", "to", "end"]
 wordings = [
     "The {event} lasted from {century}{start} to {century}",
-    "The {event} started in {century}{start} and ended in {century}",
+    "The {event} began in the year {century}{start} and was over in the year {century}",
 ]
 
 
-def into(task, takes):
-    """The circuit in another wording: each role gets the edges of the role that it takes."""
-    kept = torch.zeros(task.pairs.clean_tokens.shape[1], *graph.valid.shape, dtype=torch.bool)
-    for role, other in zip(roles, takes, strict=True):
-        kept[int(task.pairs.positions[role][0])] |= circuit.kept[at[other]]
+def into(task, by_role=True):
+    """The circuit in another wording: by roles, or each edge as far from the end as it was."""
+    n_pos = task.pairs.clean_tokens.shape[1]
+    kept = torch.zeros(n_pos, *graph.valid.shape, dtype=torch.bool)
+    for role in roles:
+        place = task.pairs.positions[role][0] if by_role else at[role] + n_pos - len(circuit.kept)
+        kept[int(place)] |= circuit.kept[at[role]]
     return PositionCircuit(graph, kept)
 
 
@@ -757,15 +759,15 @@ def into(task, takes):
 found = []
 for wording in wordings:
     task = mi.prompts.year_spans(model, len(new.pairs), seed=3, wording=wording)
-    right_roles, wrong_roles = into(task, roles), into(task, roles[::-1])
-    kept_share = faithful([right_roles, wrong_roles], task).tolist()
-    found.append({"prompt": task.pairs.clean[0], "edges": right_roles.n_edges,
-                  "faithfulness": kept_share[0], "roles exchanged": kept_share[1]})  # fmt: skip
+    moved_circuits = [into(task), into(task, by_role=False)]
+    by_role, counted = faithful(moved_circuits, task).tolist()
+    found.append({"prompt": task.pairs.clean[0], "edges": moved_circuits[0].n_edges,
+                  "faithfulness": by_role, "counted from the end": counted})  # fmt: skip
 mi.figures.table(found, title="The circuit moves with the roles")
 
 # %%
 claim("greater.wording", min(row["faithfulness"] for row in found),
-      control=max(row["roles exchanged"] for row in found))  # fmt: skip
+      control=max(row["counted from the end"] for row in found))  # fmt: skip
 
 # %% [markdown]
 # ## 9. Another task, another circuit?
