@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -120,8 +121,8 @@ def _encode(
     n_rows, n_units = len(centred), len(p["b_enc"])
     product = FixedLinear(p["W_enc"].T, _bias(p))
     if recipe.kind == "topk":
-        found = [top(product(part), recipe.k) for part in centred.split(ROWS)]
-        values, units = (torch.cat(parts).flatten() for parts in zip(*found, strict=True))
+        found = [_best_of_rows(product(part), recipe.k) for part in centred.split(ROWS)]
+        values, units = (torch.cat(parts) for parts in zip(*found, strict=True))
         rows = torch.arange(n_rows).repeat_interleave(recipe.k)
         return Code(rows, units, values, n_rows, n_units), None
     pre = product(centred)
@@ -233,44 +234,74 @@ class Code:
     @cached_property
     def by_unit(self) -> tuple[Tensor, Tensor, Tensor]:
         """The order of entries by unit, their rows in it, and where each unit's begin."""
-        order = self.units.argsort()
+        narrow = np.uint16 if self.n_units < 2**16 else np.int64  # of which numpy counts digits
+        order = torch.from_numpy(self.units.numpy().astype(narrow).argsort(kind="stable"))
         count = torch.bincount(self.units, minlength=self.n_units)
-        return order, self.rows[order], count.cumsum(0) - count
+        return order, self.rows.index_select(0, order), count.cumsum(0) - count
 
     def sum_by_unit(
         self, weight: Float[Tensor, " entry"], vectors: Float[Tensor, "row d_in"]
     ) -> Float[Tensor, "d_sae d_in"]:
         """For each unit, the sum of weight x vector over the rows where it occurs."""
         order, rows, starts = self.by_unit
+        weight = weight.index_select(0, order)
         return embedding_bag(
-            rows, vectors.contiguous(), starts, mode="sum", per_sample_weights=weight[order]
+            rows, vectors.contiguous(), starts, mode="sum", per_sample_weights=weight
         )
 
 
-def top(values: Float[Tensor, "row n"], k: int) -> tuple[Tensor, Tensor]:
-    """`values.topk(k)` in any order, sooner: the k largest are in the k groups of largest maximum.
+def _best_of_rows(pre: Float[Tensor, "row unit"], k: int) -> tuple[Tensor, Tensor]:
+    """Each row's `k` largest values and their units, one row after the other."""
+    place = largest_of_rows(pre, k)
+    return pre.flatten().index_select(0, place), place % pre.shape[1]
 
-    Groups of four, and their maxima in turn by the same way.
+
+def largest_of_rows(values: Float[Tensor, "row n"], k: int) -> Int[Tensor, " entry"]:
+    """The flat places of each row's `k` largest, in order.
+
+    The k-th largest maximum of groups is a bound that at least k values of the row reach and few
+    others; among those the same is done without groups. Numpy finds a bound without branches.
     """
+    n_rows, n = values.shape
+    maxima = values
+    while maxima.shape[1] % 4 == 0 and maxima.shape[1] >= 8 * k:
+        maxima = maxima.view(n_rows, 4, -1).amax(1)
+    place = _reaching(values, _kth_largest(maxima, k))
+    rows = place // n
+    count = torch.bincount(rows, minlength=n_rows)
+    if len(place) > k * n_rows and int(count.amin()) >= k:
+        slots = torch.arange(len(place)) - (count.cumsum(0) - count).index_select(0, rows)
+        found = values.flatten().index_select(0, place)
+        few = values.new_full((n_rows, int(count.amax())), -torch.inf)
+        few[rows, slots] = found
+        place = place[found >= _kth_largest(few, k).index_select(0, rows)]
+    if len(place) != k * n_rows:  # equal values, or NaN
+        units = values.topk(k, sorted=False).indices.sort().values
+        return (units + n * torch.arange(n_rows)[:, None]).flatten()
+    return place
+
+
+def _kth_largest(values: Float[Tensor, "row n"], k: int) -> Float[Tensor, " row"]:
     n = values.shape[1]
-    if n % 4 or n < 8 * k:
-        return values.topk(k, sorted=False)
-    groups = top(values.view(len(values), 4, n // 4).amax(1), k)[1]
-    members = torch.cat([groups + i * (n // 4) for i in range(4)], dim=1)
-    best = values.gather(1, members).topk(k, sorted=False)
-    return best.values, members.gather(1, best.indices)
+    return torch.from_numpy(np.partition(values.numpy(), n - k, axis=1)[:, n - k].copy())
 
 
-def largest(flat: Tensor, count: int, stride: int = 67) -> Tensor:
+def _reaching(values: Float[Tensor, "row n"], bound: Float[Tensor, " row"]) -> Tensor:
+    """The flat places of what is at least its row's bound."""
+    return torch.from_numpy(np.flatnonzero(values.numpy() >= bound.numpy()[:, None]))
+
+
+def largest(flat: Float[Tensor, " n"], count: int, stride: int = 67) -> Int[Tensor, " entry"]:
     """The places of the `count` largest, in order; a sample says which need not be looked at."""
-    enough = min(2 * count // stride, len(flat[::stride]))
-    place = None
-    if enough:
-        bound = flat[::stride].topk(enough, sorted=True).values[-1]
-        place = (flat > bound).nonzero()[:, 0]
-    if place is None or len(place) < count:
+    sample, place = flat[None, ::stride], torch.arange(len(flat))
+    if enough := min(2 * count // stride, sample.shape[1]):
+        likely = _reaching(flat[None], _kth_largest(sample, enough))
+        place = likely if len(likely) >= count else place
+    found = flat.index_select(0, place)
+    best = place[found >= _kth_largest(found[None], count)]
+    if len(best) != count:  # equal values, or NaN
         return flat.topk(count, sorted=False).indices.sort().values
-    return place[flat[place].topk(count, sorted=False).indices].sort().values
+    return best
 
 
 class _Encoder(torch.autograd.Function):

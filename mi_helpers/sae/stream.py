@@ -145,11 +145,11 @@ class Activations:
         n, offset = place
         parts, missing = [], size
         while missing:
-            parts.append(self.chunk(n)[self.order(n)[offset : offset + missing]])
+            parts.append(self.chunk(n).index_select(0, self.order(n)[offset : offset + missing]))
             found = len(parts[-1])
             missing -= found
             n, offset = (n, offset + found) if not missing else (n + 1, 0)
-        return torch.cat(parts).float(), (n, offset)
+        return (torch.cat(parts) if len(parts) > 1 else parts[0]).float(), (n, offset)
 
     def sample(self, count: int) -> Float[Tensor, "token d_in"]:
         """The first `count` activations of the stream."""
