@@ -73,7 +73,7 @@ JOBS = {
     "of GPT-2 small's width": [Job("wide", "topk", 768, 6144, steps=16)],
     "read from pocket": [Job("pocket", "topk", steps=59, streamed=True)],
 }
-_SMALL = {"d_sae": 768, "k": 16, "steps": 100, "batch": 1024, "lr": 5e-3}
+_SMALL = {"d_sae": 768, "k": 16, "steps": 400, "batch": 1024, "lr": 5e-3}
 OTHERS = {
     "transcoder of an MLP": [Job("mlp", "topk", 192, target=192, **_SMALL)],
     "the same with a linear skip": [Job("mlp", "topk", 192, target=192, skip=True, **_SMALL)],

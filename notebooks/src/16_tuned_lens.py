@@ -738,10 +738,9 @@ def causal_basis(count, steps=12, rate=0.05):
 causal = causal_basis(8)
 
 # %% [markdown]
-# In the model, an `intervene` does the removal, at every token, start tokens included: the lens
-# never reads those, so what comes of changing *them* counts on the model's side alone. Beside the
-# directions of the search stand others that nobody chose by their effect: principal components of
-# the stream, from the largest down, and random ones.
+# In the model, an `intervene` does the removal, at every token but start tokens, which the lens
+# never reads. Beside the directions of the search stand others that nobody chose by their effect:
+# principal components of the stream, from the largest down, and random ones.
 
 # %%
 some_rows = test_rows[: by_size(model, 12, 2)]
@@ -753,7 +752,7 @@ def change_of_model(direction):
     """Mean KL of the model's prediction from the one without the direction."""
 
     def edit(streams, where):
-        return ablate(streams, direction)
+        return torch.where(counted[..., None], ablate(streams, direction), streams)
 
     with mi.interventions.intervene(model, {("resid_pre", layers[half]): edit}):
         return kl(clean, model(some_rows).log_softmax(-1))[counted].mean()

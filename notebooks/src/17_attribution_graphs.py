@@ -1130,10 +1130,10 @@ claim("graph.crossing", added["across"] / added["linear maps"],
 # %% [markdown]
 # Layer by layer the three explain about the same. Together they do not cost the same: features that
 # cross layers lose far less than the same number that write at home. They lose less than `separate`
-# too, but that is no equal race: those are more, of which fewer are active on a token. That is
-# no proof that they found better *features*: with a row for each later layer they
-# also have more numbers to fit with. The rows for later layers do matter: in a wrong
-# order they cost many times as much.
+# too, but that is no equal race: those are more, of which fewer are active on a token. Trained from
+# two other seeds, `across` and `home` stand in the same order. That is no proof that they found
+# better *features*: with a row for each later layer they also have more numbers to fit with. The
+# rows for later layers do matter: in a wrong order they cost many times as much.
 
 # %% [markdown]
 # And the graphs? Take a walk from the logits down, at each target to one of its sources, as likely
