@@ -183,6 +183,8 @@ def test_heatmap_without_a_centre_starts_at_zero_and_refuses_negatives() -> None
     assert scale.colorscale[0] == (0.0, "#ffffff")
     with pytest.raises(ValueError, match="smallest is -0.1"):
         figures.heatmap([[-0.1, 0.4]], title="t", center=None)
+    scale = figures.heatmap([[-3e-8, 0.4]], title="t", center=None).layout.coloraxis
+    assert (scale.cmin, scale.cmax) == (0.0, pytest.approx(0.4)), "rounding of what cannot be less"
 
 
 def test_heatmap_of_zeros_still_has_a_scale() -> None:

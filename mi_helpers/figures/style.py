@@ -120,11 +120,12 @@ def color_range(
         limit: the distance from `center` (or from 0) to the end; by default the largest there is.
 
     Raises:
-        ValueError: for a limit that is not positive, or negative values without a `center`.
+        ValueError: for a limit that is not positive, or negative values without a `center`, if
+            they are more than rounding (a millionth of the largest).
     """
     if limit is not None and not limit > 0:
         raise ValueError(f"limit must be positive, not {limit}")
-    if center is None and values.min() < 0:
+    if center is None and values.min() < -1e-6 * np.abs(values).max():
         raise ValueError(
             f"center=None draws values from 0 up, but the smallest is {values.min():.3g}; "
             "use center=0.0"

@@ -738,9 +738,10 @@ def causal_basis(count, steps=12, rate=0.05):
 causal = causal_basis(8)
 
 # %% [markdown]
-# In the model, an `intervene` does the removal, at every token but start tokens, which the lens
-# never reads. Beside the directions of the search stand others that nobody chose by their effect:
-# principal components of the stream, from the largest down, and random ones.
+# In the model, an `intervene` does the removal, at every token but start tokens: the lens never
+# reads those, so what hangs on *them* would count on the model's side alone. Beside the directions
+# of the search stand others that nobody chose by their effect: principal components of the stream,
+# from the largest down, and random ones.
 
 # %%
 some_rows = test_rows[: by_size(model, 12, 2)]
@@ -789,14 +790,12 @@ figures.scatter(
 
 # %% [markdown]
 # The claim is the change of the lens over that of the model, median over the largest components;
-# the control, over the directions of the search. On `pocket` the search overstates. It is a kind of
-# **winner's curse** (not luck with the text, as other text judges): who picks a direction because
-# it moves the lens gets what only the lens is sensitive to. Why SmolLM2 differs we did not find
-# out. Compare also how far each group moves the *model*: on `pocket`
-# the searched directions do not move it further than the largest components, so there a causal
-# basis of the lens is no causal basis of the model. On SmolLM2 the search finds what the model
-# leans on, too: it moves the model further than the lens, and far further than the largest
-# components do.
+# the control, over the directions of the search. The search overstates, on `pocket` and on SmolLM2.
+# It is a kind of **winner's curse** (not luck with the text, as other text judges): who picks a
+# direction because it moves the lens gets what only the lens is sensitive to. Compare also how far
+# each group moves the *model*: the searched directions move it about as far as the largest
+# components, which nobody had to search for. So a causal basis of the lens is no causal basis of
+# the model.
 
 # %%
 ratio, sizes = in_lens / in_model, [len(members) for members in groups.values()]
