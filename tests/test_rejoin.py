@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +19,7 @@ import mi_helpers as mi
 from mi_helpers.suite import rejoin
 
 ROOT = Path(__file__).resolve().parents[1]
+CHEAP = ("00", "25")  # of which every section is run here; `make rejoin-test` runs those of all
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
@@ -87,34 +91,64 @@ def test_figures_checks_and_answers_are_left_out() -> None:
 # ------------------------------------------------------------------------------------- really run
 
 
-def started(number: str, model: object, monkeypatch: pytest.MonkeyPatch) -> dict:
-    """A notebook's namespace after its set-up cell."""
-    monkeypatch.setenv("MI_STRICT", "1")
-    [path] = [path for path in NOTEBOOKS if path.stem.startswith(number)]
-    import torch
-
-    torch.manual_seed(0)
-    return {
-        "torch": torch, "mi": mi, "model": model, "check": mi.check, "section": None,
-        "claim": mi.Claims(path.stem, "pocket"), "figures": mi.figures.labelled("pocket"),
-    }  # fmt: skip
+def walked(*arguments: str) -> tuple[int, str]:
+    """Status and words of the tool that starts every section from where `start_at` ends."""
+    command = [sys.executable, "-W", "ignore", str(ROOT / "tools" / "rejoin_test.py"), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    return done.returncode, done.stdout + done.stderr
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "section"), [("00", 4), ("02", 6), ("01", "Appendix A")])
-def test_a_late_section_runs_and_its_claims_hold(
-    number: str, section: int | str, pocket, monkeypatch, capsys
-) -> None:
-    namespace = started(number, pocket, monkeypatch)
-    exec(f"mi.start_at({section!r})", namespace)
-    said = capsys.readouterr().out
-    assert said.startswith("Running the ") and said.count("\n") == 1 and "Go on from" in said
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork a process")
+@pytest.mark.parametrize("number", CHEAP)
+def test_every_section_runs_from_where_start_at_ends(number: str) -> None:
+    status, said = walked(number)
     [path] = [path for path in NOTEBOOKS if path.stem.startswith(number)]
-    found = rejoin.sections(path)
-    _, at = rejoin.parts(found, section)
-    for one in found[found.index(at) :]:
-        rejoin._run(one, path.stem, namespace)
-    assert not namespace["claim"].table().missing
+    count = len(rejoin.sections(path))
+    assert status == 0 and f"{path.stem}: {count} sections, 0 with something found" in said, said
+
+
+PLANTED = [
+    ("markdown", "# T"),
+    ("code", "import torch\nimport mi_helpers as mi\nclaim = mi.Claims('99_demo', 'pocket', "
+             f"folder={str(ROOT / 'tests' / 'demo')!r})\nseen = []", "setup"),
+    ("markdown", "## 1. Fine"), ("code", "a = torch.rand(2)\nprint(a)"),
+    ("code", "def answer(x):\n    raise NotImplementedError", "exercise"),
+    ("markdown", "## 2. Draws"), ("code", "print(torch.rand(1))"),
+    ("markdown", "## 3. Changes"), ("code", "a = a + len(seen)\nprint(seen.append(1))"),
+    ("markdown", "## 4. Shows"), ("code", "class Odd:\n    def _repr_html_(self): return 1 / 0"),
+    ("code", "Odd()"),
+    ("markdown", "## 5. Sets"), ("code", "print(torch.set_grad_enabled(False))"),
+    ("markdown", "## 6. Lacks"), ("code", "answer(torch.ones(1))", "check"),
+    ("markdown", "## 7. Fails"), ("code", "claim('demo.shift_invariant', 1, control=3)"),
+    ("markdown", "## Summary"), ("code", "claim.table()"),
+]  # fmt: skip
+FOUND = [
+    "2: the section leaves torch's random numbers otherwise than start_at does",
+    "3: seen is another for the learner than for start_at",
+    "4: cell 11: ZeroDivisionError: division by zero",
+    "5: the section leaves whether gradients are recorded otherwise than start_at does",
+    "6: cell 15: NameError: name 'answer' is not defined",
+    "7: cell 17: ClaimError: ",
+    "7: claim demo.shift_invariant fails",
+    "7: start_at: cell 17 of 99_planted, in section '7. Fails', failed with ClaimError",
+]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork a process")
+def test_what_names_cannot_show_is_found(tmp_path: Path) -> None:
+    cells = [
+        {"cell_type": kind, "source": [source], "metadata": {"tags": tags}}
+        for kind, source, *tags in PLANTED
+    ]
+    (tmp_path / "exercises").mkdir()
+    for folder in (tmp_path, tmp_path / "exercises"):
+        (folder / "99_planted.ipynb").write_text(json.dumps({"cells": cells}))
+    status, said = walked("--folder", str(tmp_path), "99")
+    lines = [line.removeprefix("99_planted, ") for line in said.splitlines() if ", " in line[:12]]
+    assert status == 1 and len(lines) == len(FOUND), said
+    assert all(line.startswith(found) for line, found in zip(lines, FOUND, strict=True)), said
+    assert "99_planted: 7 sections, 6 with something found; " in said
 
 
 @pytest.fixture

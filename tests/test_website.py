@@ -251,7 +251,15 @@ def test_a_later_run_counts_and_what_was_not_run_says_so() -> None:
     assert made["gpt2"].status == claims_page.NOT_RUN and "expected" in made["gpt2"].html
     assert made["folder-of-mine"].status == "no expectation"
     body = claims_page.page_body(list(made.values()), {})
-    assert "<option>folder-of-mine</option>" in body and f"{len(made)} claims" in body
+    assert "<option>folder-of-mine</option>" in body and f">1 claim, {len(made)} entries<" in body
+    counts = {
+        model: re.findall(r"<td[^>]*>(\d*)</td>", cells)
+        for model, cells in re.findall(r"<tr><th>(.*?)</th>(.*?)</tr>", body.split("<tbody>")[1])
+    }
+    assert body.count("<th>") - len(counts) == 5  # model, results, and the verdicts there are
+    assert counts["pocket"] == ["1", "1", "", ""]  # results, fails
+    assert counts["folder-of-mine"] == ["1", "", "1", ""]  # no expectation
+    assert counts["gpt2"] == ["", "", "", "1"]  # not run
     assert "<a href" not in body.split("</form>")[1]  # no page of the notebook here, so no link
 
 

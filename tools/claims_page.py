@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -11,6 +12,7 @@ from mi_helpers.suite.expectations import ANY, MODELS, Declaration, Expectation
 from mi_helpers.suite.views import OWN, Line, span_text
 
 NOT_RUN = "not run"
+VERDICTS = ("holds", "fails", "not here", "no expectation", NOT_RUN)
 FILTERS = {"model": "Model", "notebook": "Notebook", "status": "Verdict"}
 
 
@@ -66,7 +68,8 @@ def page_body(made: Sequence[Card], pages: Mapping[str, str]) -> str:
     """The page's content below its heading; `pages` are the notebooks' addresses by name."""
     shown = "".join(
         f'<article class="mi-claim" data-model="{escape(card.model)}" '
-        f'data-notebook="{escape(card.notebook)}" data-status="{escape(card.status)}">'
+        f'data-notebook="{escape(card.notebook)}" data-status="{escape(card.status)}" '
+        f'data-claim="{escape(card.id)}">'
         f"<p><b>{escape(card.model)}</b> · {_notebook(card.notebook, pages)}</p>{card.html}"
         "</article>"
         for card in made
@@ -80,12 +83,42 @@ def page_body(made: Sequence[Card], pages: Mapping[str, str]) -> str:
         + "</select></label>"
         for key, title in FILTERS.items()
     )
+    claims = len({card.id for card in made})
     return (
         "<p>A claim is a sentence with a number, an expected range, a source and a "
-        "control. It holds if its value lies in one range and its control in the other. Here is "
-        "each claim on each model for which there is an expectation or a run.</p>"
+        "control. It holds if its value lies in one range and its control in the other.</p>"
+        f"<p>Shown here: {_said(claims, 'claim')}. Each has an entry for every model on which "
+        f"there is an expectation or a run: {_said(len(made), 'entry')} in all. The results of a "
+        f"model are its entries that have been run:</p>{_counts_html(made)}"
         f'<form class="mi-filters">{selects}<label>Words <input type="search"></label> '
-        f'<output aria-live="polite">{len(made)} claims</output></form>{shown}'
+        f'<output aria-live="polite">{_said(claims, "claim")}, {_said(len(made), "entry")}'
+        f"</output></form>{shown}"
+    )
+
+
+def _said(count: int, what: str) -> str:
+    """A count with its noun, as site.js says it after each choice."""
+    return f"{count} {what if count == 1 else {'claim': 'claims', 'entry': 'entries'}[what]}"
+
+
+def _counts_html(made: Sequence[Card]) -> str:
+    """A table of the results by model: how many there are, and how many of each verdict."""
+    verdicts = [one for one in VERDICTS if any(card.status == one for card in made)]
+    rows = []
+    for model in dict.fromkeys(card.model for card in made):
+        tally = Counter(card.status for card in made if card.model == model)
+        counts = {
+            "results": tally.total() - tally[NOT_RUN],
+            **{one: tally[one] for one in verdicts},
+        }
+        cells = "".join(
+            f'<td data-head="{what}">{count or ""}</td>' for what, count in counts.items()
+        )
+        rows.append(f"<tr><th>{escape(model)}</th>{cells}</tr>")
+    head = "".join(f"<th>{one}</th>" for one in ("model", "results", *verdicts))
+    return (
+        f'<table class="mi-counts"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table>"
     )
 
 

@@ -161,6 +161,8 @@ def test_claims_are_filtered(site: Path) -> None:  # noqa: F811
         assert 0 < few < whole
         expect(window.page.locator(".mi-claim:visible")).to_have_count(few)
         expect(window.page.locator(f".mi-claim{chosen}:visible")).to_have_count(few)
-        expect(window.page.locator(".mi-filters output")).to_contain_text(f"{few} claim")
+        expect(window.page.locator(".mi-filters output")).to_contain_text(
+            f"{few} claims, {few} entries"
+        )
         window.page.locator(".mi-filters input").fill("no claim says this")
-        expect(window.page.locator(".mi-filters output")).to_have_text("0 claims")
+        expect(window.page.locator(".mi-filters output")).to_have_text("0 claims, 0 entries")

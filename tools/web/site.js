@@ -91,6 +91,7 @@
   function filter() {
     const chosen = [...form.querySelectorAll("select")].filter(select => select.value);
     const wanted = words($("input", form).value);
+    const claims = new Set();
     let count = 0;
     for (const claim of document.querySelectorAll(".mi-claim")) {
       const text = claim.textContent.toLowerCase();
@@ -98,8 +99,10 @@
         && wanted.every(word => text.includes(word));
       claim.hidden = !shown;
       count += shown;
+      if (shown) claims.add(claim.dataset.claim);
     }
-    $("output", form).textContent = `${count} ${count === 1 ? "claim" : "claims"}`;
+    $("output", form).textContent = `${claims.size} ${claims.size === 1 ? "claim" : "claims"}, `
+      + `${count} ${count === 1 ? "entry" : "entries"}`;
   }
   form?.addEventListener("input", filter);
   form?.addEventListener("submit", event => event.preventDefault());
