@@ -25,7 +25,7 @@ NB_LIMITS := --nbmake-timeout=300 --timeout=900
 
 .DEFAULT_GOAL := help
 .PHONY: help lab test run env real lint unit test-notebooks test-twice test-real test-browser \
-	cluster-test mutants notebooks short new expect readme bench pocket lock clean site workshop \
+	cluster-test slurm-test mutants notebooks short new expect readme bench pocket lock clean site workshop \
 	workshop-test hub-test scoreboard
 
 help: ## list these targets
@@ -91,6 +91,9 @@ test-browser: env ## run the tests that look at JupyterLab in a Chromium
 
 cluster-test: env ## spread work over a real Dask scheduler and lose a worker (NAMES=ray: over Ray)
 	$(BIN)/python tools/cluster_test.py $(NAMES)
+
+slurm-test: env ## run the sweep of docs/scaling.md on a Slurm of its own, lose a node (needs Slurm)
+	$(BIN)/python tools/slurm_test.py
 
 mutants: env ## plant mistakes in the notebooks and see which claims notice (NAMES=03_induction_heads)
 	OMP_NUM_THREADS=1 MI_MODEL=$(MODEL) HF_HUB_OFFLINE=1 $(BIN)/python tools/mutants.py $(NAMES)
