@@ -81,11 +81,13 @@ def _in_workers(
     Ray gives its results at the end, so there all tasks are left.
     """
     backend, _ = joblib.parallel.get_active_backend()
+    # All tasks are handed out at once: joblib would hold back all beyond twice the workers that are
+    # there at the start, and those that join a cluster later would find nothing to do.
     one_by_one = getattr(backend, "supports_return_generator", False)
     how = "generator_unordered" if one_by_one else "list"
     for _ in range(RESTARTS + 1):
         left = [index for index in range(len(tasks)) if index not in done]
-        pool = joblib.Parallel(n_jobs=jobs, return_as=how, batch_size=1)
+        pool = joblib.Parallel(n_jobs=jobs, return_as=how, batch_size=1, pre_dispatch="all")
         calls = (joblib.delayed(_run)(function, source, i, tasks[i]) for i in left)
         try:
             for index, result in pool(calls):

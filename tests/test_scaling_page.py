@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib
 import os
 import re
@@ -11,7 +12,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cluster_test
 import pytest
+import slurm_test
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
@@ -66,3 +69,47 @@ def test_dask_has_every_option_of_the_page(part: str) -> None:
     command = [sys.executable, "-m", "dask", part, "--help"]
     said = subprocess.run(command, capture_output=True, text=True, env=environment).stdout
     assert options <= set(re.findall(r"--[a-z-]+", said)), options
+
+
+def test_the_slurm_test_finds_what_it_changes_in_the_page(tmp_path: Path) -> None:
+    script = slurm_test.write_job(tmp_path, dask=tmp_path / "dask")
+    ast.parse(script)
+    told = (tmp_path / "sweep.sh").read_text()
+    assert "--nodes=2" in told and f"{tmp_path}/dask/bin/dask worker" in told
+    assert ".venv/bin/dask" not in told and '"pocket"' in script and "1250" not in script
+
+
+def test_where_slurm_is_not_installed_it_says_how(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slurm_test, "SEARCHED", "")
+    with pytest.raises(slurm_test.SlurmError, match="slurmctld.*apt install.* slurmd"):
+        slurm_test.require_programs()
+
+
+def slurm_is_not_here() -> str:
+    """Why; empty where it is."""
+    try:
+        slurm_test.require_programs()
+    except slurm_test.SlurmError as err:
+        return str(err)
+    return ""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(bool(slurm_is_not_here()), reason=slurm_is_not_here())
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_slurm_of_its_own_listens_on_loopback_and_leaves_nothing(
+    fails: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm_test, "FOLDER", tmp_path / "slurm")
+    with contextlib.suppress(KeyboardInterrupt), slurm_test.slurm() as environment:
+        job = "#!/bin/sh\nsrun sleep 100\n"
+        slurm_test.said(["sbatch", "--nodes=2", "--mem=10M"], environment, job)
+        here = slurm_test.ours
+        slurm_test.until(lambda: bool(here("SLURM_NODEID=1\0")), 60, "no task on the second node")
+        assert cluster_test.beyond_loopback(set(here())) == []
+        names = {one.name() for one in slurm_test.of_second_node()}
+        assert {"slurmd", "slurmstepd", "sleep"} <= names
+        assert len(here()) > len(slurm_test.of_second_node())
+        if fails:
+            raise KeyboardInterrupt
+    assert not here()

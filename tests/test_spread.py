@@ -171,6 +171,25 @@ def test_an_interrupt_ends_the_work_and_the_workers(tmp_path: Path) -> None:
     assert not any(map(alive, workers))
 
 
+def test_workers_that_join_later_find_tasks() -> None:
+    sent = []
+
+    class Cluster(joblib.parallel.ThreadingBackend):
+        def submit(self, call, callback=None):
+            sent.append(call)
+            return super().submit(call, callback)
+
+    def sent_when_it_began(task: int) -> int:
+        end = time.monotonic() + 20
+        while len(sent) < 12 and time.monotonic() < end:
+            time.sleep(0.01)
+        return len(sent)
+
+    joblib.register_parallel_backend("mi-cluster", Cluster)
+    with joblib.parallel_config(backend="mi-cluster", n_jobs=2):
+        assert spread(sent_when_it_began, range(12)) == [12] * 12
+
+
 def test_where_ray_does_not_start_the_error_says_why(tmp_path: Path) -> None:
     logs = tmp_path / "session_1" / "logs"
     logs.mkdir(parents=True)

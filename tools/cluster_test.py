@@ -151,11 +151,12 @@ def not_started(err: Exception, waited: float, logs: Path) -> str:
     return "\n".join(lines)
 
 
-def beyond_loopback() -> list[str]:
-    """Addresses at which others could reach what this process has started."""
+def beyond_loopback(mine: set[int] | None = None) -> list[str]:
+    """Addresses at which others could reach some processes, by default those started from here."""
     import psutil
 
-    mine = {one.pid for one in psutil.Process().children(recursive=True)}
+    if mine is None:
+        mine = {one.pid for one in psutil.Process().children(recursive=True)}
     found = [
         (one.laddr.ip.removeprefix("::ffff:"), one.laddr.port)
         for one in psutil.net_connections("tcp")

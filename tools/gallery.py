@@ -48,8 +48,8 @@ ROOT = Path(__file__).resolve().parents[1]
 GALLERY = ROOT / "build" / "gallery"
 CELL_SECONDS = 1800
 STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem}
-table{border-collapse:collapse;margin:1rem 0;width:100%}caption{font-weight:600;padding:.5rem 0}
-caption,td,th{text-align:left}td,th{border-bottom:1px solid #d0d7de;padding:.3rem .6rem;
+table{border-collapse:collapse;margin:1rem 0;width:100%}figcaption{font-weight:600;padding:.5rem 0}
+td,th{text-align:left}td,th{border-bottom:1px solid #d0d7de;padding:.3rem .6rem;
 vertical-align:top}"""
 
 

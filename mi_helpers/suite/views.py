@@ -142,13 +142,14 @@ class Table:
         head = ("", "claim", "value", "expected", "control", "expected", "source")
         words = {"claim", "value", "control", "source"}
         rows = "".join(_html_row(line) for line in self.lines)
-        return (
-            '<table style="color:inherit"><caption style="text-align:left">'
-            + f"{escape(self._summary())}</caption><thead><tr>"
-            + "".join(
-                f'<th style="{_CELL}{_WORDY if cell in words else ""}">{cell}</th>' for cell in head
-            )
-            + f"</tr></thead><tbody>{rows}</tbody></table>"
+        heads = "".join(
+            f'<th style="{_CELL}{_WORDY if cell in words else ""}">{cell}</th>' for cell in head
+        )
+        return (  # the summary stands outside of what scrolls on a narrow page: it is never cut off
+            '<figure style="margin:8px 0"><figcaption style="text-align:left">'
+            f'{escape(self._summary())}</figcaption><div style="overflow-x:auto">'
+            f'<table aria-label="Claims" style="color:inherit"><thead><tr>{heads}</tr></thead>'
+            f"<tbody>{rows}</tbody></table></div></figure>"
         )
 
 
