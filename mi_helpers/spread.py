@@ -17,6 +17,7 @@ from typing import TypeVar
 
 import joblib
 from joblib.externals.loky.process_executor import BrokenProcessPool
+from tqdm.auto import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 
 from mi_helpers.models import load_model, model_source
@@ -35,6 +36,7 @@ def spread(
     *,
     model: TransformerBridge | None = None,
     jobs: int | None = None,
+    progress: bool = True,
 ) -> list[R]:
     """`function(task)`, or `function(model, task)`, for each task, in the order of the tasks.
 
@@ -48,6 +50,7 @@ def spread(
         model: A model that `load_model` gave. Workers load it themselves, from its folder.
         jobs: Processes at a time; by default what an enclosing `joblib.parallel_config` says, and
             without one the work is done here, one task after the other.
+        progress: Show a bar of the tasks that are done. Ray gives all its results at the end.
 
     Returns:
         The results, in the order of `tasks`, whatever was done where.
@@ -60,12 +63,14 @@ def spread(
         raise ValueError(f"jobs must be at least 1, got {jobs}")
     source = None if model is None else _folder_of(model)
     done: dict[int, R] = {}
-    if jobs == 1 or (jobs is None and _serial()):
-        for index, task in enumerate(tasks):
-            with serially():
-                done[index] = function(task) if model is None else function(model, task)
-    else:
-        _in_workers(function, tasks, source, jobs, done)
+    with tqdm(total=len(tasks), disable=not progress, unit="task") as bar:
+        if jobs == 1 or (jobs is None and _serial()):
+            for index, task in enumerate(tasks):
+                with serially():
+                    done[index] = function(task) if model is None else function(model, task)
+                bar.update()
+        else:
+            _in_workers(function, tasks, source, jobs, done, bar)
     return [done[index] for index in range(len(tasks))]
 
 
@@ -75,8 +80,9 @@ def _in_workers(
     source: Path | None,
     jobs: int | None,
     done: dict[int, R],
+    bar: tqdm,
 ) -> None:
-    """Fill `done` by workers, beginning anew with what is left where one is lost.
+    """Fill `done` by workers, and `bar`, beginning anew with what is left where one is lost.
 
     Ray gives its results at the end, so there all tasks are left.
     """
@@ -92,6 +98,7 @@ def _in_workers(
         try:
             for index, result in pool(calls):
                 done[index] = result
+                bar.update()
             return
         except BrokenProcessPool as err:
             cause = err

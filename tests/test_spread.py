@@ -13,6 +13,7 @@ import cluster_test
 import joblib
 import pytest
 import torch
+from tqdm.auto import tqdm
 
 import mi_helpers as mi
 import mi_helpers.sae as S
@@ -84,6 +85,38 @@ def test_workers_give_the_serial_results_to_the_last_bit() -> None:
         torch.set_num_threads(1)
     assert all(torch.equal(a, b) for a, b in zip(here, there, strict=True))
     assert not torch.equal(here[0], here[1])
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_bar_counts_what_is_done_and_changes_nothing(jobs: int, capsys) -> None:
+    shown = spread(square, range(5), jobs=jobs)
+    said = capsys.readouterr().err.split("\r")
+    assert "0/5" in said[1] and "5/5" in said[-1] and "task" in said[-1]
+    assert spread(square, range(5), jobs=jobs, progress=False) == shown
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_the_bar_moves_by_one_for_each_task(jobs: int, tmp_path: Path, monkeypatch) -> None:
+    """Also where a worker is lost and its tasks are repeated."""
+    bars = []
+
+    class Bar(tqdm):
+        def __init__(self, *args, **options) -> None:
+            super().__init__(*args, **options)
+            self.seen: list[int] = []
+            bars.append(self)
+
+        def update(self, n: float = 1) -> None:
+            super().update(n)
+            self.seen.append(self.n)
+
+    monkeypatch.setattr(sys.modules["mi_helpers.spread"], "tqdm", Bar)
+    tasks = [(number, str(tmp_path)) for number in range(4 if jobs == 2 else 3)]  # 3 dies once
+    spread(die_once, tasks, jobs=jobs)
+    [bar] = bars
+    assert bar.seen == [number + 1 for number in range(len(tasks))] and bar.total == len(tasks)
+    assert (tmp_path / "died").exists() == (jobs == 2)
 
 
 def test_a_surrounding_configuration_decides() -> None:

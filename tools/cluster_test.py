@@ -95,13 +95,18 @@ def dask_cluster(marks: Path) -> Iterator[dict[str, Any]]:
         while len(list(marks.iterdir())) < len(SEEDS) // 3:
             time.sleep(0.05)
         started[1].kill()
+        started[1].wait()
         print("one worker was killed", flush=True)
 
     try:
         with Client(scheduler_file=str(file), timeout=60) as client:
             client.wait_for_workers(2, timeout=60)
-            threading.Thread(target=kill, daemon=True).start()
+            killer = threading.Thread(target=kill, daemon=True)
+            killer.start()
             yield {"backend": "dask", "wait_for_workers_timeout": 60}
+            killer.join(60)
+            alive = [process.poll() is None for process in started]
+            assert alive == [True, False, True], f"scheduler, killed worker, other: alive {alive}"
     finally:
         for process in reversed(started):
             process.kill()

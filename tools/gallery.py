@@ -259,7 +259,7 @@ def build(
         for folder in folders:
             shutil.rmtree(folder, ignore_errors=True)
             (folder / "claims").mkdir(parents=True)
-        reports = spread(lambda task: execute_apart(*task), tasks)
+        reports = spread(lambda task: execute_apart(*task), tasks, progress=False)
     n, failed = len(notebooks), False
     for i, (model, folder) in enumerate(zip(models, folders, strict=True)):
         failed |= write_gallery(folder, model, reports[n * i : n * (i + 1)])
