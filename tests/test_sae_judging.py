@@ -112,6 +112,71 @@ def test_the_mask_takes_what_causes_and_leaves_what_spreads() -> None:
     assert torch.equal(mask, S.units_to_swap(effects, margins, cause)), "no chance in it"
 
 
+def family(often: int = 40) -> tuple[torch.Tensor, ...]:
+    """Parent on every second token, with its child on each `often`-th of all; and an `x` of both.
+
+    Units: parent alone, child, and one that fires on every fourth token, parent or not.
+    """
+    token = torch.arange(800)
+    parent, child, any_ = token % 2 == 0, token % often == 0, token % 4 > 1
+    acts = torch.stack([parent & ~child, child, any_], 1).float()
+    x = torch.stack([parent, child, any_], 1).float()
+    return acts, x, parent, child, token < 400
+
+
+AT_PARENT = S.Probe(torch.tensor([1.0, 0.0, 0.0]), -0.5)
+
+
+def test_a_child_that_writes_the_parent_absorbs_it() -> None:
+    acts, x, parent, child, train = family()
+    W_dec = torch.tensor([[1.0, 0, 0], [1, 1, 0], [0, 0, 1]])
+    kept = acts.clone()
+    found = S.absorption(acts, W_dec, x, parent, train, AT_PARENT)
+    assert torch.equal(acts, kept)
+    assert found.own.tolist() == [0] and len(found.hole) == 200, "held-out tokens of the parent"
+    on_child = child[parent & ~train]
+    assert torch.equal(found.hole, on_child) and torch.equal(found.absorbed(), on_child)
+    assert torch.equal(found.absorbed(precision=1.0), on_child), "it fires nowhere else"
+    assert found.unit[on_child].unique().tolist() == [1]
+    torch.testing.assert_close(found.share[on_child], torch.ones(10))
+    assert torch.equal(found.share[~on_child], torch.zeros(190)), "none but its own units works"
+
+
+def test_a_hole_for_another_reason_is_not_absorbed() -> None:
+    """The parent's unit is silent on the child's tokens, and nothing writes in its place."""
+    acts, x, parent, child, train = family()
+    found = S.absorption(acts, torch.eye(3), x, parent, train, AT_PARENT)
+    assert torch.equal(found.hole, child[parent & ~train]) and found.hole.any()
+    assert not found.absorbed().any()
+
+
+def test_what_works_but_fires_on_much_else_is_no_child() -> None:
+    acts, x, parent, child, train = family()
+    W_dec = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0.6, 0, 1]])
+    acts[child, 2] = 1.0
+    found = S.absorption(acts, W_dec, x, parent, train, AT_PARENT)
+    assert torch.equal(found.absorbed(), child[parent & ~train])
+    assert not found.absorbed(precision=0.8).any() and not found.absorbed(share=0.7).any()
+    held_out = acts[~train, 2] > 0
+    want = float((held_out & parent[~train]).sum() / held_out.sum())
+    torch.testing.assert_close(found.precision[found.absorbed()], torch.full((10,), want))
+
+
+def test_a_frequent_child_is_a_split_and_leaves_no_hole() -> None:
+    acts, x, parent, _, train = family(often=8)
+    W_dec = torch.tensor([[1.0, 0, 0], [1, 1, 0], [0, 0, 1]])
+    found = S.absorption(acts, W_dec, x, parent, train, AT_PARENT)
+    assert found.own.tolist() == [0, 1] and not found.hole.any()
+    alone = S.absorption(acts, W_dec, x, parent, train, AT_PARENT, gain=0.3)
+    assert alone.own.tolist() == [0] and alone.absorbed().sum() == 50
+
+
+def test_a_label_without_units_of_its_own_is_one_hole() -> None:
+    acts, x, parent, _, train = family()
+    found = S.absorption(0 * acts, torch.eye(3), x, parent, train, AT_PARENT)
+    assert len(found.own) == 0 and found.hole.all() and not found.absorbed().any()
+
+
 def test_bad_input_is_refused() -> None:
     acts, labels = random(20, 4), classes(20)
     train = halves(20)
@@ -125,3 +190,8 @@ def test_bad_input_is_refused() -> None:
         S.targeted_perturbation(acts, random(4, 6), random(20, 6), labels, train, [], 1)
     with pytest.raises(ValueError, match="some tokens"):
         S.units_to_swap(acts, acts[:, 0], torch.zeros(20, dtype=torch.bool))
+    acts, x, parent, _, half = family()
+    with pytest.raises(ValueError, match="gain must be positive, got 0"):
+        S.absorption(acts, torch.eye(3), x, parent, half, AT_PARENT, gain=0)
+    with pytest.raises(ValueError, match="holds for 400 of 400"):
+        S.absorption(acts, torch.eye(3), x, parent, parent, AT_PARENT)

@@ -17,9 +17,10 @@ LISTED = """# Sparse autoencoders of pocket
 
 Trained on fresh text of pocket's corpus, for notebooks 10, 11 and 24: the residual stream after
 every layer; at the middle layer also a second seed (what is stable?), two more widths (what
-splits?), two more kinds (Matryoshka and gated), the MLP's output, the heads' output (`z`), and the
-residual stream of an untrained model (the control): the same architecture with weights drawn anew,
-as `transformers` draws them. The two kinds and the heads' are in half precision.
+splits?), four more kinds (TopK, ReLU, Matryoshka and gated), the MLP's output, the heads' output
+(`z`), and the residual stream of an untrained model (the control): the same architecture with
+weights drawn anew, as `transformers` draws them. The four kinds and the heads' are in half
+precision.
 
 ```python
 from importlib.resources import files

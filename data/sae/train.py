@@ -29,6 +29,8 @@ BASE = sae.Recipe(
     "batchtopk", d_sae=1536, k=32, steps=4000, batch=2048, lr=8e-3, encoder_scale=1.0, log_every=100
 )
 KINDS = {
+    "topk": replace(BASE, kind="topk"),
+    "relu": replace(BASE, kind="relu", l1=0.95),
     "matryoshka": replace(BASE, prefixes=(48, 144, 336, 720)),
     "gated": replace(BASE, kind="gated", l1=1.15),
 }

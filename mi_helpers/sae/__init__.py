@@ -25,7 +25,9 @@ from mi_helpers.sae.effects import attribute_to_units, restoration, set_units
 from mi_helpers.sae.files import load, load_published, save
 from mi_helpers.sae.graph_files import load_graph, save_graph
 from mi_helpers.sae.judging import (
+    Absorption,
     Probe,
+    absorption,
     balanced_accuracy,
     fit_probe,
     sparse_probing,
@@ -54,6 +56,7 @@ from mi_helpers.sae.units import (
 
 __all__ = [
     "ARCHITECTURES",
+    "Absorption",
     "Activations",
     "AttributionGraph",
     "Labelled",
@@ -65,6 +68,7 @@ __all__ = [
     "Training",
     "UnitReport",
     "Vectors",
+    "absorption",
     "attribute_to_units",
     "attribution_graph",
     "balanced_accuracy",

@@ -1,4 +1,4 @@
-"""Judging a dictionary by labels: sparse probing, targeted perturbation of probes, swaps.
+"""Judging a dictionary by labels: sparse probing, perturbation of probes, absorption, swaps.
 
 After SAEBench [Karvonen et al. 2025], with labels of single tokens where it pools over texts, and
 with both classes weighed alike where it draws balanced sets.
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
@@ -154,6 +154,98 @@ def _accuracies(scores: Tensor, labels: Tensor) -> Float[Tensor, " class"]:
     return torch.tensor(
         [balanced_accuracy(s > 0, y) for s, y in zip(scores.T, labels.T, strict=True)]
     )
+
+
+@dataclass(frozen=True)
+class Absorption:
+    """Held-out tokens that carry a label and of which a probe says so, in order.
+
+    Attributes:
+        own: The label's own units, the one that tells most first.
+        hole: None of these fires.
+        share: How much of what the probe sees the largest other unit writes: what this adds to the
+            probe's score, over by how much that exceeds its mean where the label does not hold.
+        unit: Which unit that is.
+        precision: Of the tokens on which that unit fires, the share that carries the label.
+    """
+
+    own: Int[Tensor, " own"]
+    hole: Bool[Tensor, " seen"]
+    share: Float[Tensor, " seen"]
+    unit: Int[Tensor, " seen"]
+    precision: Float[Tensor, " seen"]
+
+    def absorbed(self, share: float = 0.4, precision: float = 0.0) -> Bool[Tensor, " seen"]:
+        """Holes in which one unit writes a `share` of what the probe sees, and more.
+
+        The published rule asks no `precision`. But an absorber stands for a special case of the
+        label: where it fires, the label holds.
+        """
+        return self.hole & (self.share > share) & (self.precision >= precision)
+
+
+def absorption(
+    acts: Float[Tensor, "token unit"],
+    W_dec: Float[Tensor, "unit d"],
+    x: Float[Tensor, "token d"],
+    label: Bool[Tensor, " token"],
+    train: Bool[Tensor, " token"],
+    probe: Probe,
+    *,
+    gain: float = 0.03,
+) -> Absorption:
+    """Where a label's own units fall silent, does one other unit do their work?
+
+    The label may have been split among several units: its own are those that, taken one after
+    another, raise the F1 of "one of them fires" by `gain` or more, on the tokens in `train`. The
+    rest is of the other tokens [Chanin et al. 2024; Karvonen et al. 2025, whose shares are of the
+    projection itself, not of what it exceeds elsewhere, and who choose the label's units by sparse
+    probes].
+
+    Raises:
+        ValueError: as `fit_probe`, on either part of the tokens; `gain` not positive.
+    """
+    _require_two_classes(acts, label)
+    for part in (label[train], label[~train]):
+        _require_two_classes(part, part)
+    if not gain > 0:
+        raise ValueError(f"gain must be positive, got {gain}: else every unit is the label's own")
+    own = _own_units(acts[train] > 0, label[train], gain)
+    score = probe(x)
+    seen = label & ~train & (score > 0)
+    others = (acts[seen] * (W_dec @ probe.weights)).index_fill(1, own, -torch.inf)
+    most, unit = others.max(1)
+    chosen, which = unit.unique(return_inverse=True)
+    fires = acts[:, chosen][~train] > 0
+    precision = fires[label[~train]].sum(0) / fires.sum(0).clamp_min(1)
+    return Absorption(
+        own=own,
+        hole=~(acts[seen][:, own] > 0).any(1),
+        share=most / (score[seen] - score[train & ~label].mean()),
+        unit=unit,
+        precision=precision[which],
+    )
+
+
+def _own_units(
+    fires: Bool[Tensor, "token unit"], label: Bool[Tensor, " token"], gain: float
+) -> Int[Tensor, " own"]:
+    """Units of which one fires where the label holds: each raises F1 by `gain`."""
+    held = int(label.sum())
+    # n hits more raise F1 by less than 2 n / held, whatever is said besides
+    enough = (fires[label].sum(0) > gain * held / 2).nonzero()[:, 0]
+    on, y = fires[:, enough].float(), label.float()
+    own: list[int] = []
+    some, best = torch.zeros_like(y), 0.0
+    while len(own) < len(enough):
+        before = torch.stack([some * y, some]).sum(1)
+        hits, said = (on.T @ torch.stack([(1 - some) * y, 1 - some], 1) + before).T
+        f1 = 2 * hits / (said + held)
+        if f1.max() - best < gain:
+            break
+        best, unit = float(f1.max()), int(f1.argmax())
+        own, some = [*own, unit], torch.maximum(some, on[:, unit])
+    return enough[torch.tensor(own, dtype=torch.long, device=enough.device)]
 
 
 def units_to_swap(
