@@ -21,6 +21,7 @@ SAID = {
     "silent pair": {"c a f b a": "f", "a b": None},
     "indirect object": {"Mary John John :": "Mary", "John Mary John :": "Mary"},
     "backup": {"Mary John John :": "Mary", "John Mary John :": "Mary"},
+    "sort by frequency": {"b a b c >": "b", "b a b > b": "a", "a c c > c a": "b", "b a": None},
 }
 
 
@@ -37,11 +38,34 @@ def test_programs_say_what_one_expects(name):
     assert set(SAID) == set(programs.PROGRAMS)
 
 
+def _texts_to_sort():
+    return [text for length in range(1, 6) for text in product("abc", repeat=length)]
+
+
+def _sorted(text):
+    return sorted("abc", key=lambda letter: -text.count(letter))  # of equals "a" is before "b"
+
+
+def test_sorting_by_frequency_is_what_python_sorts():
+    program = programs.PROGRAMS["sort by frequency"][0]
+    for text in _texts_to_sort():
+        want = _sorted(text)[: 6 - len(text)]  # what fits in after ">"
+        said = program.says([*text, ">", *want[:-1]])
+        assert said == [*[None] * len(text), *want], text
+    short = [[*text, ">", *_sorted(text)[:2]] for text in _texts_to_sort() if len(text) < 3]
+    model, _ = compiled(program)  # the longer ones: below, for two seeds
+    for length in (4, 5):
+        some = [text for text in short if len(text) == length]
+        assert some and programs.disagreements(model, program, some) == 0
+
+
 def _every_text(name):
     if name == "brackets":
         return [list(one) for one in product("()", repeat=8)]
     if name == "count":
         return [list(one) for one in product("abc", repeat=5)]
+    if name == "sort by frequency":
+        return [[*text, ">", *_sorted(text)][:6] for text in _texts_to_sort() if len(text) >= 3]
     return [text for seed in range(3) for text in programs.texts(name, 1000, seed)]
 
 

@@ -8,6 +8,7 @@ induction          "c a f b a" -> "f": what came after the same letter before
 silent pair        the same; two more parts say the letter before and take it back
 indirect object    "Mary John John :" -> "Mary": the name that stands once
 backup             the same; a second head says it where the first does not
+sort by frequency  "b a b c >" -> "b"; "b a b > b" -> "a": the letters, the most frequent first
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import TYPE_CHECKING
 
 from mi_helpers.prompts import PromptPairs, from_texts
@@ -142,10 +144,52 @@ def indirect_object(names: int = 8, *, backup: bool = False) -> Program:
     return Program(tokens, indices, {mover: 1.0, Gather("backup", spare, tokens): 1.0})
 
 
+def sort_by_frequency(length: int = 6) -> Program:
+    """The letters a, b, c after ">", from the most frequent before it; of equals a is before b.
+
+    One after each further token, as `reverse` does. Each head compares two letters.
+    """
+    letters = _LETTERS[:3]
+    tokens, indices = Tokens("tokens", (*letters, ">")), Indices("indices", length)
+    end = Gather("end", Select(tokens, tokens, lambda _, key: key == ">"), indices)
+    step = Map("step", (end, indices), _step)
+    text = Select(end, indices, lambda end, there: there < end)
+    least = 1 / length  # what one letter more makes in a text of the greatest length
+    comparisons = []
+    for one, other in combinations(letters, 2):
+        ahead = Mean(f"{one} less {other}", text, tokens, {one: 1.0, other: -1.0})
+        cut = (-least / 2, least / 2), ("fewer", "level", "more"), 0.49 * least
+        comparisons.append(Cut(f"{one} or {other}", ahead, *cut))
+    letter = Map("letter", (*comparisons, step), _in_order)
+    return Program(tokens, indices, {letter: 1.0})
+
+
+def _step(end: Value, here: Value) -> int | None:
+    """How many letters are said before the one to say; all three at most."""
+    if not isinstance(end, int) or not isinstance(here, int):
+        return None
+    return here - end if 0 <= here - end < 3 else None
+
+
+def _in_order(ab: Value, ac: Value, bc: Value, step: Value) -> str | None:
+    """The letter with `step` letters before it, by three comparisons; of equals the first wins."""
+    if None in (ab, ac, bc, step):
+        return None
+    behind = {"a": (ab == "fewer") + (ac == "fewer"), "b": (ab != "fewer") + (bc == "fewer")}
+    behind["c"] = (ac != "fewer") + (bc != "fewer")
+    found = [letter for letter, n in behind.items() if n == step]
+    return found[0] if len(found) == 1 else None
+
+
 def _reversible(rng: random.Random) -> Text:
     end = rng.choice([3, 4, 5])
     letters = [rng.choice(_LETTERS[:6]) for _ in range(end)]
     return [*letters, ">", *letters[::-1]][:6]
+
+
+def _sortable(rng: random.Random) -> Text:
+    letters = [rng.choice(_LETTERS[:3]) for _ in range(rng.choice([3, 4, 5]))]
+    return [*letters, ">", *sorted("abc", key=lambda letter: -letters.count(letter))][:6]
 
 
 def _counted(rng: random.Random) -> Text:
@@ -179,6 +223,7 @@ PROGRAMS: Mapping[str, tuple[Program, Draw]] = {
     "silent pair": (induction(silent=True), _repeating),
     "indirect object": (indirect_object(), _three_names),
     "backup": (indirect_object(backup=True), _three_names),
+    "sort by frequency": (sort_by_frequency(), _sortable),
 }
 """Each with how to draw a text for it."""
 

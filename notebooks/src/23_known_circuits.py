@@ -139,9 +139,12 @@ print(f"LayerNorm divides by {scales.min():.2f} to {scales.max():.2f}")
 assert scales.max() / scales.min() < 1.001
 
 # %% [markdown] short=true
-# The package has seven programs. Does each model say what its program says, at every position where
-# that says anything? This is no finding but a condition for all that follows, so it is asserted, on
-# a thousand texts each.
+# The package has eight programs. One is RASP's own example, `sort by frequency`: after `>` it says
+# the letters, the most frequent first, one after each further token. (A head finds `>`, three more
+# heads each compare how often two letters stand before it, MLPs make an order of the three
+# comparisons.) Does each model say what its program says, at every position where that says
+# anything? This is no finding but a condition for all that follows, so it is asserted, on a
+# thousand texts each.
 
 # %% short=true
 names = list(programs.PROGRAMS)
@@ -155,7 +158,7 @@ mi.figures.table(
     [{"program": name, "a prompt": one.pairs.clean[0], "says": one.pairs.answers[0],
       "true nodes": len(one.truth.nodes), "true edges": len(one.truth.edges),
       "of": int(EdgeGraph.of(one.model).valid.sum())} for name, one in cases.items()],
-    title="Seven models whose circuit is known",
+    title="Eight models whose circuit is known",
 )  # fmt: skip
 
 # %% [markdown]
