@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from marks import alike, mark
 from names import bound_and_used
 from short_path import GIVEN
 from sources import missing
@@ -89,6 +91,30 @@ def test_figures_checks_and_answers_are_left_out() -> None:
 
 
 # ------------------------------------------------------------------------------------- really run
+
+
+def test_marks_tell_values_apart_but_for_rounding() -> None:
+    def same(one: object, other: object) -> bool:
+        return alike(mark(one), mark(other))
+
+    x = torch.randn(50, 20, generator=torch.Generator().manual_seed(0))
+    swapped = x.clone()
+    swapped[0], swapped[1] = x[1], x[0]
+    assert same({"x": [x, 1.5, "a"]}, {"x": [x * (1 + 1e-7), 1.5 + 1e-8, "a"]})
+    assert not same(x, swapped) and not same(x, x * 1.0001) and not same(x, x.view(20, 50))
+    assert not same(x > 0, x > 0.01) and not same([1, 2], [2, 1]) and not same(0, 0.0)
+    assert same(x.where(x > 0, float("nan")), x.where(x > 0, float("nan")))
+    assert not same(x.where(x > 0, float("nan")), x.where(x > 0, 0.0))
+    linear = torch.nn.Linear(2, 2)
+    before = mark(linear)
+    handle = linear.register_forward_hook(lambda *_: None)
+    assert not alike(before, mark(linear)), "a hook that stays is seen"
+    handle.remove()
+    assert alike(before, mark(linear)) and not alike(before, mark(linear.eval()))
+    drawn = torch.Generator().manual_seed(0)
+    state = mark(drawn)
+    torch.rand(1, generator=drawn)
+    assert not alike(state, mark(drawn))
 
 
 def walked(*arguments: str) -> tuple[int, str]:

@@ -11,8 +11,8 @@ cells of the learner's notebook, exercises unanswered, shows its figures to nobo
 - after the last section, which declared claims were never made.
 
 Where the child has finished its section and the parent has run the same section as `start_at`
-does, both must have come to the same point: the same claims to the last bit, the same values under
-all names, and the same of what no name shows: the state of random number generators, whether
+does, both must have come to the same point: the same claims and values under all names, but for
+rounding, and the same of what no name shows: the state of random number generators, whether
 gradients are recorded, hooks left on models, folder and environment. Then, section upon section, a
 late learner's notebook is that of a learner who ran all. What a check or an exercise leaves under
 names of its own does not count.
@@ -29,21 +29,22 @@ import os
 import pickle
 import random
 import re
-import resource
 import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from marks import Mark, alike, mark, world
 
 ROOT = Path(__file__).resolve().parents[1]
 SECONDS = 900  # that a section may take
 SETTINGS = {"MI_STRICT": "1", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 OWN = {"In", "Out", "exit", "quit", "get_ipython", "open"}  # names of IPython
-LOOKED_INTO = {"mi_helpers", "mi_data", "__main__", "transformer_lens"}
+OWN |= {"claim", "check"}  # compared by claims; checks note what was answered
 Cells = list[tuple[int, str]]
 
 
@@ -52,7 +53,7 @@ class State:
     """What a section leaves: its claims, a mark of each name's value, and one of all else."""
 
     claims: dict[str, tuple[Any, Any, str]] = field(default_factory=dict)
-    names: dict[str, str] = field(default_factory=dict)
+    names: dict[str, Mark] = field(default_factory=dict)
     world: dict[str, str] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
     errors: list[str] = field(default_factory=list)
@@ -105,82 +106,13 @@ def learners(path: Path, headings: Sequence[str]) -> tuple[str, list[Cells]]:
         elif "setup" in cell["metadata"].get("tags", []):
             setup = source
         elif cell["cell_type"] == "code":
-            found[at].append((number, source))
+            found[max(at, 0)].append((number, source))
     if at != len(headings) - 1:
         raise ValueError(f"{path.name} has no heading {headings[at + 1]!r} where it should")
     return setup, found
 
 
-# ----------------------------------------------------------------- what a state is recognised by
-
-
-def mark(value: Any, seen: tuple[int, ...] = ()) -> str:
-    """A text that two values share if they are the same to the last bit.
-
-    Of objects from elsewhere than LOOKED_INTO, as of functions, it knows the name alone.
-    """
-    import hashlib
-
-    import numpy as np
-    import torch
-
-    if id(value) in seen or len(seen) > 12:
-        return "..."
-    inside = (*seen, id(value))
-    kind = type(value).__name__
-    if isinstance(value, torch.nn.Module):
-        state = {**dict(value.named_parameters()), **dict(value.named_buffers())}
-        return f"{kind} {mark(state, inside)} {value.training} {hooks(value)}"
-    if isinstance(value, torch.Generator):
-        return mark(value.get_state(), inside)
-    if isinstance(value, torch.Tensor):
-        flat = value.detach().cpu().contiguous().flatten()
-        data = flat.view(torch.uint8).numpy() if flat.dtype != torch.bool else flat.numpy()
-        told = hashlib.blake2b(data, digest_size=8).hexdigest() if flat.numel() else ""
-        return f"{value.dtype} {tuple(value.shape)} {value.requires_grad} {told}"
-    if isinstance(value, np.ndarray) and value.dtype != object:
-        told = hashlib.blake2b(np.ascontiguousarray(value), digest_size=8).hexdigest()
-        return f"{value.dtype} {value.shape} {told}"
-    if value is None or isinstance(value, (bool, int, float, complex, str, bytes, np.generic)):
-        return f"{kind} {value!r}"
-    if isinstance(value, Mapping):
-        parts = [f"{mark(k, inside)}: {mark(v, inside)}" for k, v in value.items()]
-        return f"{kind} {{{', '.join(parts)}}}"
-    if isinstance(value, (list, tuple, np.ndarray)):
-        return f"{kind} [{', '.join(mark(v, inside) for v in value)}]"
-    if isinstance(value, (set, frozenset)):
-        return f"{kind} {sorted(mark(v, inside) for v in value)}"
-    if type(value).__module__.split(".")[0] in LOOKED_INTO and hasattr(value, "__dict__"):
-        clock = (
-            {one.name for one in fields(value) if not one.compare} if is_dataclass(value) else ()
-        )
-        return f"{kind} {mark({k: v for k, v in vars(value).items() if k not in clock}, inside)}"
-    return f"{kind} {getattr(value, '__qualname__', getattr(value, '__name__', ''))}"
-
-
-def hooks(module: Any) -> int:
-    """How many hooks PyTorch holds for a module and all below it."""
-    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    return sum(len(getattr(part, kind)) for part in module.modules() for kind in kinds)
-
-
-def world() -> dict[str, str]:
-    """A mark of each thing that a cell can change without a name of the notebook showing it."""
-    import numpy as np
-    import torch
-
-    return {
-        "torch's random numbers": mark(torch.get_rng_state()),
-        "numpy's random numbers": mark(np.random.get_state()),
-        "Python's random numbers": mark(random.getstate()),
-        "whether gradients are recorded": str(torch.is_grad_enabled()),
-        "inference mode": str(torch.is_inference_mode_enabled()),
-        "the default dtype": str(torch.get_default_dtype()),
-        "torch's threads": str(torch.get_num_threads()),
-        "deterministic algorithms": str(torch.are_deterministic_algorithms_enabled()),
-        "the working folder": os.getcwd(),
-        "the environment": mark(dict(os.environ)),
-    }
+# ------------------------------------------------------------------------------ a notebook's run
 
 
 def state_of(namespace: Mapping[str, Any], errors: Sequence[str] = ()) -> State:
@@ -189,16 +121,13 @@ def state_of(namespace: Mapping[str, Any], errors: Sequence[str] = ()) -> State:
     names = {
         name: mark(value)
         for name, value in namespace.items()
-        if not name.startswith("_") and name not in OWN | {"claim", "check"}
+        if not name.startswith("_") and name not in OWN
     }
     made = {
         name: (line.value, line.control_value, line.status) for name, line in claim._made.items()
     }
     missing = tuple(name for name in claim.declared if name not in made)
     return State(made, names, world(), missing, list(errors))
-
-
-# ------------------------------------------------------------------------------ a notebook's run
 
 
 def child_state(shell: Any, cells: Cells) -> State:
@@ -227,10 +156,10 @@ def differences(late: State, quiet: State) -> Iterator[str]:
     """In what a section run by a learner differs from the same section run by `start_at`."""
     for name, one in late.claims.items():
         other = quiet.claims.get(name)
-        if one != other:
+        if other is None or not alike(mark(one), mark(other)):
             yield f"claim {name}: {one} for the learner, {other} for start_at"
     for name in sorted(late.names.keys() & quiet.names.keys()):
-        if late.names[name] != quiet.names[name]:
+        if not alike(late.names[name], quiet.names[name]):
             yield f"{name} is another for the learner than for start_at"
     for what, one in late.world.items():
         if one != quiet.world[what]:
@@ -251,7 +180,7 @@ def walk(path: Path) -> Iterator[tuple[str, float, list[str]]]:
     os.chdir(path.parent / "exercises")
     shell, start = new_shell(), spent()
     errors = run_cell(shell, setup)
-    world()  # loads numpy, which draws its own seed then
+    world()  # loads numpy's random numbers, which get their seed then
     yield "set-up", spent() - start, errors
     if errors:
         return
@@ -275,6 +204,8 @@ def walk(path: Path) -> Iterator[tuple[str, float, list[str]]]:
 
 def inside(path: Path, verbose: bool) -> int:
     """Walk through one notebook in this process and print what was found."""
+    import resource  # which Windows lacks
+
     bad, count = 0, 0
     for section, seconds, errors in walk(path):
         count += section != "set-up"
