@@ -25,7 +25,7 @@ NB_LIMITS := --nbmake-timeout=300 --timeout=900
 
 .DEFAULT_GOAL := help
 .PHONY: help lab test run env real lint unit test-notebooks test-twice test-real test-browser \
-	cluster-test slurm-test mutants notebooks short new expect readme bench pocket lock clean site workshop \
+	cluster-test slurm-test container-test mutants notebooks short new expect readme bench pocket lock clean site workshop \
 	workshop-test hub-test scoreboard
 
 help: ## list these targets
@@ -94,6 +94,9 @@ cluster-test: env ## spread work over a real Dask scheduler and lose a worker (N
 
 slurm-test: env ## run the sweep of docs/scaling.md on a Slurm of its own, lose a node (needs Slurm)
 	$(BIN)/python tools/slurm_test.py
+
+container-test: env ## build the container and look into it (needs docker or podman; CONTAINER_ARGS=--help)
+	$(BIN)/python tools/container_test.py $(CONTAINER_ARGS)
 
 mutants: env ## plant mistakes in the notebooks and see which claims notice (NAMES=03_induction_heads)
 	OMP_NUM_THREADS=1 MI_MODEL=$(MODEL) HF_HUB_OFFLINE=1 $(BIN)/python tools/mutants.py $(NAMES)
