@@ -25,8 +25,8 @@ NB_LIMITS := --nbmake-timeout=300 --timeout=900
 
 .DEFAULT_GOAL := help
 .PHONY: help lab test run env real lint unit test-notebooks test-twice test-real test-browser \
-	cluster-test slurm-test rejoin-test mutants notebooks short new expect readme bench pocket lock \
-	clean site workshop workshop-test hub-test scoreboard
+	cluster-test slurm-test container-test rejoin-test mutants notebooks short new expect readme bench \
+	pocket lock clean site workshop workshop-test hub-test scoreboard
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -97,6 +97,9 @@ rejoin-test: env ## run every section from where `mi.start_at` leaves a learner 
 
 slurm-test: env ## run the sweep of docs/scaling.md on a Slurm of its own, lose a node (needs Slurm)
 	$(BIN)/python tools/slurm_test.py
+
+container-test: env ## build the container and look into it (needs docker or podman; CONTAINER_ARGS=--help)
+	$(BIN)/python tools/container_test.py $(CONTAINER_ARGS)
 
 mutants: env ## plant mistakes in the notebooks and see which claims notice (NAMES=03_induction_heads)
 	OMP_NUM_THREADS=1 MI_MODEL=$(MODEL) HF_HUB_OFFLINE=1 $(BIN)/python tools/mutants.py $(NAMES)

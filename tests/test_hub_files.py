@@ -22,7 +22,7 @@ def test_the_container_runs_as_a_user_and_bakes_in_no_secret() -> None:
     assert users and users[-1] == "1000"
     assert text.index("USER 1000") < text.index("COPY")
     assert not re.search(r"token=|password|IdentityProvider|NotebookApp|--allow-root", text)
-    assert re.search(r"^FROM python:3\.\d+-slim$", text, re.M)
+    assert re.search(r"^ARG BASE=python:3\.\d+-slim\nFROM \$\{BASE\}$", text, re.M)
     command = json.loads(re.findall(r"^CMD (.+)$", text, re.M)[0])
     assert (ROOT / command[1]).is_file() and "--no-browser" in command
     ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").split()

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import lab
@@ -179,6 +182,27 @@ sys.exit(code)
     assert "starting JupyterLab on notebooks/exercises/00_start_here.ipynb" in done.stdout
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="Windows ends a process without a word to it")
+def test_a_request_to_end_reaches_jupyterlab(tmp_path: Path) -> None:
+    """In a container the first process hears only what it asks for."""
+    script = f"""
+import sys
+sys.path.insert(0, {str(ROOT / "tools")!r})
+import lab
+waits = "import pathlib, time; pathlib.Path({str(tmp_path)!r}, 'began').touch(); time.sleep(60)"
+lab.command = lambda notebook, arguments: [sys.executable, "-c", waits]
+sys.exit(lab.start(lab.LEARNERS / "00_start_here.ipynb", []))
+"""
+    lab_itself = subprocess.Popen([sys.executable, "-c", script])
+    end = time.monotonic() + 50
+    while not (tmp_path / "began").exists() and time.monotonic() < end:
+        time.sleep(0.1)
+    lab_itself.terminate()
+    # JupyterLab ended by the signal, and that is the status; -15 would be of this process itself.
+    assert lab_itself.wait(30) == 256 - signal.SIGTERM
+
+
 @pytest.mark.parametrize(
     ("arguments", "ip"),
     [([], "127.0.0.1"), (["--no-browser", "--ServerApp.ip=0.0.0.0"], "0.0.0.0")],
@@ -203,7 +227,9 @@ def test_a_jupyterlab_without_token_and_password_is_ended(
     """A file in the user's home may say so; what listens then would let everybody in."""
     monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path))
     server = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    told = {"url": "http://127.0.0.1:1/", "token": token, "password": password}
+    # In a container it listens at every address, and its name there is unknown outside.
+    told = {"url": "http://0123abcd:1/", "hostname": "0.0.0.0", "token": token}
+    told["password"] = password
     (tmp_path / f"jpserver-{server.pid}.json").write_text(json.dumps(told))
     try:
         lab.tell_while_starting(server, lab.LEARNERS / "00_start_here.ipynb")
@@ -211,7 +237,7 @@ def test_a_jupyterlab_without_token_and_password_is_ended(
         if ends:
             assert server.wait(20) != 0 and "JupyterLab is ended" in said
         else:
-            assert server.poll() is None and "JupyterLab answers: http" in said
+            assert server.poll() is None and "JupyterLab answers: http://127.0.0.1:1/lab" in said
             assert ("token=abc" in said) == bool(token)
     finally:
         server.kill()

@@ -17,6 +17,7 @@ import hashlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -187,9 +188,13 @@ def tell_while_starting(
             say("a configuration of yours (jupyter --paths) sets an empty token and no password:")
             say("JupyterLab is ended, since whoever reaches it could run programs as you")
             return
+        # In a container every address is meant, and its name is unknown outside.
+        url = where["url"]
+        if where.get("hostname") in ("", "0.0.0.0", "::"):
+            url = re.sub(r"//.*?(?=:\d+/)", "//127.0.0.1", url)
         page = f"lab/tree/{notebook.relative_to(ROOT).as_posix()}"
         key = f"?token={where['token']}" if where["token"] else ""
-        say(f"JupyterLab answers: {where['url']}{page}{key} (Ctrl-C ends it)")
+        say(f"JupyterLab answers: {url}{page}{key} (Ctrl-C ends it)")
         return
 
 
@@ -199,6 +204,8 @@ def start(notebook: Path, arguments: list[str]) -> int:
     server = subprocess.Popen(
         command(notebook, arguments), cwd=str(ROOT), env=os.environ | own_kernel()
     )
+    # As the first process of a container this one would not hear a request to end.
+    signal.signal(signal.SIGTERM, lambda *_: server.terminate())
     threading.Thread(target=tell_while_starting, args=(server, notebook), daemon=True).start()
     while True:
         try:

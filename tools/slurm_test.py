@@ -39,7 +39,7 @@ PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "sinf
 NODES = ("mi1", "mi2")  # by Slurm's numbers in a job: 0, which runs sweep.sh, and 1
 SEARCHED = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
 SEEDS = range(24)
-PATIENCE = 240  # seconds for the job, on a busy machine
+PATIENCE = 600  # seconds for each half of the job, on a busy machine
 # What a small machine needs otherwise than the page's eight nodes, as (page, here).
 PAGE_FOR_HERE = {
     "sweep.sh": [
