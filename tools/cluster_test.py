@@ -155,12 +155,14 @@ def beyond_loopback() -> list[str]:
     """Addresses at which others could reach what this process has started."""
     import psutil
 
-    mine = {one.pid for one in psutil.Process().children(recursive=True)}
-    found = [
-        (one.laddr.ip.removeprefix("::ffff:"), one.laddr.port)
-        for one in psutil.net_connections("tcp")
-        if one.pid in mine and one.status == psutil.CONN_LISTEN
-    ]
+    found = []
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has ended
+            found += [
+                (one.laddr.ip.removeprefix("::ffff:"), one.laddr.port)
+                for one in child.net_connections("tcp")
+                if one.status == psutil.CONN_LISTEN
+            ]
     assert found, "nothing of the cluster listens: these are not its processes"
     return sorted(f"{ip}:{port}" for ip, port in found if not ip_address(ip).is_loopback)
 
