@@ -48,7 +48,8 @@ site: env ## write build/site, a site for the web or for a folder, from the last
 workshop: env ## write build/workshop, all that a room without a network needs (WORKSHOP_ARGS=--help)
 	$(BIN)/python tools/workshop.py $(WORKSHOP_ARGS)
 
-workshop-test: workshop ## install and run build/workshop where there is no network (RECORD=1: keep its cost)
+workshop-test: env ## install and run build/workshop, as it is, where there is no network (RECORD=1: keep its cost)
+	@test -f build/workshop/START.md || $(MAKE) --no-print-directory workshop
 	MI_KIT="$(CURDIR)/build/workshop" $(if $(RECORD),MI_RECORD=1) $(BIN)/pytest -rsP tests/test_workshop_kit.py
 
 hub-test: env ## start a real JupyterHub on loopback and send two learners to it (needs npm, Chromium)

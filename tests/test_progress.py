@@ -231,6 +231,7 @@ def test_a_learners_own_folder_is_a_table_too(tmp_path: Path, capsys) -> None:
     assert "name the one that holds the homes" in capsys.readouterr().err
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such file names")
 def test_a_learners_file_cannot_steer_the_hosts_terminal(tmp_path: Path, capsys) -> None:
     (tmp_path / "\x1b[2Jeve").mkdir()
     (tmp_path / "\x1b[2Jeve" / progress.FILE).write_bytes(b" " * table.TOO_LARGE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -96,3 +97,17 @@ def test_a_plan_has_every_part(name: str) -> None:
         body = text.partition(f"## {head}\n")[2].partition("\n## ")[0]
         assert len(body.split()) > 25, head
     assert f"]({name})" in (FOLDER / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_menu_entries_that_are_named_are_jupyterlabs() -> None:
+    scripts = (Path(sys.prefix) / "share" / "jupyter" / "lab" / "static").glob("*.js")
+    lab = "\n".join(path.read_text(encoding="utf-8") for path in scripts)
+    named = [
+        (path.name, entry)
+        for path in sorted(FOLDER.glob("*.md"))
+        for menu in re.findall(r"\*([A-Z]\w+ → [^*]+)\*", path.read_text(encoding="utf-8"))
+        for entry in menu.split(" → ")[1:]
+    ]
+    assert len(named) >= 2
+    for page, entry in named:
+        assert entry in lab, f"{page}: JupyterLab has no entry {entry!r}"

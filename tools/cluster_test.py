@@ -162,11 +162,14 @@ def beyond_loopback(mine: set[int] | None = None) -> list[str]:
 
     if mine is None:
         mine = {one.pid for one in psutil.Process().children(recursive=True)}
-    found = [
-        (one.laddr.ip.removeprefix("::ffff:"), one.laddr.port)
-        for one in psutil.net_connections("tcp")
-        if one.pid in mine and one.status == psutil.CONN_LISTEN
-    ]
+    found = []
+    for pid in mine:  # one by one: macOS lets only root ask for all
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has ended
+            found += [
+                (one.laddr.ip.removeprefix("::ffff:"), one.laddr.port)
+                for one in psutil.Process(pid).net_connections("tcp")
+                if one.status == psutil.CONN_LISTEN
+            ]
     assert found, "nothing of the cluster listens: these are not its processes"
     return sorted(f"{ip}:{port}" for ip, port in found if not ip_address(ip).is_loopback)
 

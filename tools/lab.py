@@ -200,7 +200,8 @@ def tell_while_starting(
 
 def start(notebook: Path, arguments: list[str]) -> int:
     """Run JupyterLab until it ends; returns its status."""
-    say(f"starting JupyterLab on {notebook.relative_to(ROOT)} (some seconds, a minute at most)")
+    name = notebook.relative_to(ROOT).as_posix()
+    say(f"starting JupyterLab on {name} (some seconds, a minute at most)")
     server = subprocess.Popen(
         command(notebook, arguments), cwd=str(ROOT), env=os.environ | own_kernel()
     )

@@ -9,7 +9,8 @@
 The folder holds the tracked files of the repository, the short ways through its notebooks, its
 locked packages as wheels, models, the site of `make site`, and START.md with start.py, which sets
 all of it up without a network. What could not be had for a laptop is told, here and in START.md,
-and makes the status 1; the kit of the others is written.
+and makes the status 1; the kit of the others is written. The kit that was there before is replaced
+at the end, and never by one that lacks a laptop which it serves.
 """
 
 from __future__ import annotations
@@ -26,13 +27,14 @@ from build_notebooks import SHORT, write_short
 from gallery import ROOT, machine
 from laptops import INSTEAD, NAMES, PYTHONS, ROOM, TAGS, Target, download, resolves, this_machine
 from release import tracked_files
-from setup_env import LOCK
+from setup_env import LOCK, SPACE
 from website import SITE
 
 KIT = ROOT / "build" / "workshop"
 PARTS = Path(__file__).with_name("kit")
 MEASURED = ROOT / "data" / "room.json"  # what kits weighed and took; the documents state it
-INSTALLED = 2.5  # GB that the environment takes once it is set up, at most; a test measures it
+KINDS = "KINDS"  # in wheels/: the laptops that start.py sets up, one a line
+AGAIN = "(network lost? the same call tries again)"
 MODELS = ("pocket", "smollm2-q4", "gpt2")
 
 
@@ -67,7 +69,7 @@ def copy_model(name: str, models: Path) -> str:
         shutil.copytree(snapshot, models / "hub" / snapshot.relative_to(constants.HF_HUB_CACHE))
     return (
         f"`MI_MODEL={name} python3 start.py` runs them on `{name}`, which takes minutes. "
-        f"On Windows: `set MI_MODEL={name}`, then `py start.py`."
+        f'In PowerShell on Windows: `$env:MI_MODEL="{name}"`, then `py start.py`.'
     )
 
 
@@ -122,11 +124,11 @@ def write_start(kit: Path, found: Mapping[Target, Sequence[str]], notes: Sequenc
     whole = [target for target, lost in found.items() if not lost]
     missing = {target: lost for target, lost in found.items() if lost}
     kinds = "".join(f"{target.platform} {target.python}\n" for target in whole)
-    (kit / "wheels" / "KINDS").write_text(kinds, encoding="utf-8")
+    (kit / "wheels" / KINDS).write_text(kinds, encoding="utf-8")
     shutil.copyfile(PARTS / "start.py", kit / "start.py")
     text = (PARTS / "START.md").read_text(encoding="utf-8")
     text = text.format(
-        need=f"{gigabytes(kit) + INSTALLED:.1f}",
+        need=f"{gigabytes(kit) + SPACE:.1f}",
         kinds=kinds_said(whole),
         models="\n".join(notes),
         others=others_said(whole, missing),
@@ -153,20 +155,37 @@ def build(
     """Write the kit; returns for each laptop what was not to be had.
 
     Raises:
-        FileNotFoundError: there is no site, or a model is not on this machine.
+        FileNotFoundError: there is no site, a model is not on this machine, or wheels are not to be
+            had of a laptop that the kit before serves: that kit stays, the new one is beside it.
     """
     if not (site / "index.html").is_file():
         raise FileNotFoundError(f"no site in {site}: `make run site` first")
-    shutil.rmtree(kit, ignore_errors=True)
-    wheels = kit / "wheels"
-    wheels.mkdir(parents=True)
-    copy_repository(kit / "repository")
-    write_short(ROOT, kit / "repository" / SHORT)
-    shutil.copytree(site, kit / "site")
-    notes = [copy_model(name, kit / "models") for name in models]
-    found = collect(targets, wheels)
-    write_start(kit, found, notes)
+    part = kit.with_name(f"{kit.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    (part / "wheels").mkdir(parents=True)
+    copy_repository(part / "repository")
+    write_short(ROOT, part / "repository" / SHORT)
+    shutil.copytree(site, part / "site")
+    notes = [copy_model(name, part / "models") for name in models]
+    found = collect(targets, part / "wheels")
+    write_start(part, found, notes)
+    replace(kit, part, found)
     return found
+
+
+def replace(kit: Path, part: Path, found: Mapping[Target, Sequence[str]]) -> None:
+    """Put a new kit in the old one's place, unless a laptop that the old one serves would lose."""
+    old = kit / "wheels" / KINDS
+    served = old.read_text(encoding="utf-8").splitlines() if old.is_file() else []
+    lost = [f"{one} for {target}" for target in found for one in found[target]
+            if f"{target.platform} {target.python}" in served]  # fmt: skip
+    if lost:
+        raise FileNotFoundError(
+            f"not to be had: {', '.join(lost)}. {kit} has it and is kept; the new kit is {part} "
+            f"{AGAIN}"
+        )
+    shutil.rmtree(kit, ignore_errors=True)
+    part.rename(kit)
 
 
 def told(kit: Path, found: Mapping[Target, Sequence[str]]) -> dict[str, object]:
@@ -212,7 +231,7 @@ def main() -> int:
         print(f"{Path(made).stat().st_size / 1e9:.2f} GB in {made}")
     missing = [f"{one} for {target}" for target, lost in found.items() for one in lost]
     for line in missing:
-        print(f"not to be had: {line}", file=sys.stderr)
+        print(f"not to be had: {line} {AGAIN}", file=sys.stderr)
     return 1 if missing else 0
 
 

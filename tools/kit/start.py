@@ -3,6 +3,7 @@
     python3 start.py                 set up on first use, then open JupyterLab
     python3 start.py --setup-only    open nothing
 
+On Windows: py start.py.
 Packages come from wheels/, models from models/ and from the repository; nothing is fetched. The
 set-up stays in repository/.venv, the notebooks you write in are in repository/work.
 """
@@ -43,7 +44,8 @@ def refusal():
         return ""
     if pythons:
         said = "This kit has wheels for Python " + ", ".join(pythons) + "; this is " + version + "."
-        return said + "\nCall it with one of them, for example: python" + pythons[-1] + " start.py"
+        call = "py -" if sys.platform == "win32" else "python"
+        return said + "\nCall it with one of them, for example: " + call + pythons[-1] + " start.py"
     return "This kit has no wheels for " + here + ": START.md says for what it has, and what to do."
 
 
