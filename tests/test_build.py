@@ -33,6 +33,7 @@ PROJECT = PYPROJECT["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 RELEASE = read_release(ROOT)
+[COLAB] = (ROOT / "tests" / "data").glob("colab-*.txt")
 
 
 def requirements(lines: list[str]) -> dict[str, Requirement]:
@@ -102,8 +103,10 @@ def test_lock_serves_any_machine():
 
 
 def test_floors_admit_colab():
+    for page in ("pyproject.toml", "CONTRIBUTING.md"):
+        assert COLAB.relative_to(ROOT).as_posix() in (ROOT / page).read_text(encoding="utf-8"), page
     ranges = requirements(PROJECT["dependencies"])
-    lines = (ROOT / "tests/data/colab-2026-08.txt").read_text(encoding="utf-8").splitlines()
+    lines = COLAB.read_text(encoding="utf-8").splitlines()
     for line in lines:
         if line and not line.startswith("#"):
             colab = Requirement(line)

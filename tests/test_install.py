@@ -15,11 +15,13 @@ import shutil
 import subprocess
 import sys
 import venv
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
 import nbformat
 import pytest
+import setup_env
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from release import Release
@@ -27,7 +29,7 @@ from sources import builder
 from wheels import build_wheel
 
 ROOT = Path(__file__).resolve().parents[1]
-COLAB = ROOT / "tests" / "data" / "colab-2026-08.txt"
+[COLAB] = (ROOT / "tests" / "data").glob("colab-*.txt")
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 install = pytest.mark.skipif(
     os.environ.get("MI_TEST_INSTALL") != "1", reason="installs packages: set MI_TEST_INSTALL=1"
@@ -69,16 +71,22 @@ def setup_installs() -> list[list[str]]:
     return [shlex.split(line) for line in lines]
 
 
-def install_torch(python: Path) -> None:
-    """Colab's torch as a CPU build where one is to be had, otherwise the one of these tests."""
+def install_torch(python: Path) -> str:
+    """Colab's torch as a CPU build, else with a warning that of these tests; which it was."""
     pip = [python, "-m", "pip", "install", "--quiet", "--no-deps"]
     [colab] = re.findall(r"^torch.+$", COLAB.read_text(encoding="utf-8"), re.M)
     here = re.search(r"^torch==.+$", (ROOT / "requirements.lock").read_text(), re.M)[0]
     index = ["--index-url", CPU_INDEX, "--retries", "0"]
-    for torch, source in ((colab, ["--no-index"]), (colab, index), (here, ["--no-index"])):
+    for torch, source in ((colab, ["--no-index"]), (colab, index), (here, ["--no-index"]),
+                          (here, index)):  # fmt: skip
         if run(*pip, *source, torch).returncode == 0:
-            return
-    checked(*pip, *index, here)
+            if torch != colab:
+                told = f"{CPU_INDEX} gives no {colab}: this is {torch}, not Colab's"
+                warnings.warn(told, stacklevel=2)
+            return torch
+    if not setup_env.index_answers(f"{CPU_INDEX}/torch/"):
+        pytest.skip(f"no PyTorch for a copy of Colab: {CPU_INDEX} does not answer")
+    pytest.fail(f"{CPU_INDEX} answers, and gives neither {colab} nor {here}")
 
 
 @pytest.fixture(scope="module")
@@ -214,6 +222,28 @@ get_ipython().register_magic_function(pip, magic_name="pip")
     assert "No release v0.0.0 to be had" in told and "pocket (" in told
     line = 'install -q --no-deps "mi-helpers @ git+https://github.com/some/where"'
     assert notebook.cells[2].outputs[0].text == f"3 {[line]}\n"
+
+
+@pytest.mark.parametrize("given", ["torch~=2.11.0", "torch==2.13.0", ""])
+def test_a_copy_of_colab_says_which_torch_it_has(monkeypatch, given):
+    """Colab's; another with a warning; none is a skip with its reason, or an error."""
+    monkeypatch.setattr(Path, "read_text", lambda path, **_: {
+        COLAB.name: "torch~=2.11.0\nnumpy\n", "requirements.lock": "tqdm==4\ntorch==2.13.0\n"
+    }[path.name])  # fmt: skip
+    here = sys.modules[__name__]
+    monkeypatch.setattr(here, "run", lambda *c: subprocess.CompletedProcess(c, int(c[-1] != given)))
+    if given == "torch~=2.11.0":
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert install_torch(Path("python")) == given
+    elif given:
+        with pytest.warns(UserWarning, match="gives no torch~=2.11.0: this is torch==2.13.0, not"):
+            assert install_torch(Path("python")) == given
+    else:
+        for answers, outcome in ((False, pytest.skip.Exception), (True, pytest.fail.Exception)):
+            monkeypatch.setattr(setup_env, "index_answers", lambda url, found=answers: found)
+            with pytest.raises(outcome, match="does not answer" if not answers else "neither"):
+                install_torch(Path("python"))
 
 
 # The set-up tool itself: no network, no package.

@@ -15,6 +15,10 @@ from pathlib import Path
 import cluster_test
 import pytest
 import slurm_test
+import torch
+from safetensors.torch import save_file
+
+import mi_helpers.sae as S
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
@@ -55,6 +59,24 @@ def test_the_python_of_the_page_asks_for_what_is_there() -> None:
                 assert all(hasattr(module, name.name) for name in node.names), node.module
                 asked += len(node.names)
     assert asked >= 4
+
+
+def test_the_pages_autoencoders_are_trained_and_go_on(tiny_model, tmp_path, monkeypatch) -> None:
+    """With four steps, two seeds and a model of two layers."""
+    [text] = [text for text in blocks("python") if "sae.train(" in text]
+    small = [("steps=4883, batch=2048", "steps=4, batch=64"), ("range(10)", "range(2)")]
+    for large, little in small:
+        assert text.count(large) == 1
+        text = text.replace(large, little)
+    monkeypatch.chdir(tmp_path)
+    tokens = torch.randint(1, 300, (24, 14), generator=torch.Generator().manual_seed(0))
+    save_file({"tokens": tokens}, "tokens.safetensors")
+    exec(text, space := {"model": tiny_model})
+    assert space["folders"] == [Path("saes") / f"{i}_{seed}" for i in (0, 1) for seed in (0, 1)]
+    one, other = (S.load(folder).W_dec for folder in space["folders"][:2])
+    assert one.shape == (256, 32) and not torch.equal(one, other)
+    monkeypatch.setattr(S, "start", lambda *given: pytest.fail("begun anew"))
+    exec(text, {"model": tiny_model})
 
 
 @pytest.mark.skipif(not DASK.is_dir(), reason="no Dask here: make cluster-test installs it")

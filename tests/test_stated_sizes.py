@@ -71,6 +71,11 @@ def test_the_guide_to_hubs_plans_by_the_highest_peak() -> None:
     fit = math.floor((MACHINE_GIB - SYSTEM_GIB) / each)
     hold = int(said(guide, r"so that 24 GiB hold (\d+) learners"))
     assert fit - 2 <= hold <= fit  # a peak differs by a tenth from run to run
+    assert int(said(guide, r"for 30 plan (\d+) GiB")) >= 30 * each + SYSTEM_GIB
+    assert int(said(guide, r"or three machines of (\d+)")) == MACHINE_GIB and 3 * hold >= 30
+    page = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    [row] = re.findall(r"\| learners in 24 GiB.*\|\s+\| (\d+) \|\s+\| (\d+) \|", page)
+    assert said(guide, r"notebook 01 alone: (\d+ to \d+)\)") == f"{row[1]} to {row[0]}"
     real = max(peaks("smollm2-q4").values())
     assert said(guide, r"On SmolLM2 a notebook reaches up to (\d+) GiB") == str(math.ceil(real))
 

@@ -90,11 +90,12 @@ def prepare() -> None:
 
 @dataclass
 class Hub:
-    """A running JupyterHub: its address, the password of its users, and their homes."""
+    """A running JupyterHub: its address, its users' password and homes, and its process."""
 
     url: str
     password: str
     homes: Path
+    pid: int
 
 
 def _free_ports(count: int) -> list[int]:
@@ -139,7 +140,7 @@ def jupyter_hub(users: Sequence[str]) -> Iterator[Hub]:
                 cwd=folder, env=os.environ | {"PATH": path}, stdout=log, stderr=log,
             )  # fmt: skip
         try:
-            hub = Hub(f"http://127.0.0.1:{ports[0]}", password, folder / "homes")
+            hub = Hub(f"http://127.0.0.1:{ports[0]}", password, folder / "homes", server.pid)
             _wait_for(hub, server, folder / "log")
             yield hub
         finally:

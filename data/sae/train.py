@@ -2,13 +2,17 @@
 
 Each goes to ``data/sae/<name>``: `cfg.json` and `sae_weights.safetensors` in SAELens's layout, and
 `README.md`, its card; ``data/sae/README.md`` lists them. A run that was stopped goes on from its
-last checkpoint in ``build/sae``; an SAE that is there already is left alone.
+last checkpoint in ``build/sae``; an SAE that is there already is left alone. With ``--jobs 2`` two
+sites are trained on at a time, each in a process of its own, and the files are the same to the bit.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,8 +22,9 @@ from mi_data.sae.cards import card, measure, table
 from torch import Tensor
 
 from mi_helpers import sae
-from mi_helpers.models import load_model, model_id, untrained
-from mi_helpers.sites import Place, hook_name
+from mi_helpers.models import load_model, untrained
+from mi_helpers.sites import Place
+from mi_helpers.spread import spread
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -78,13 +83,56 @@ def token_rows(model: TransformerBridge, count: int, seed: int) -> Tensor:
     return torch.from_numpy((rows & (corpus.NOISE - 1)).astype("int64"))
 
 
-def make(plan: Plan, stream: sae.Activations, held_out: Tensor, out: Path, work: Path) -> str:
+def make_all(
+    model: TransformerBridge,
+    wanted: Sequence[Plan],
+    tokens: Tensor,
+    held_out: Tensor,
+    out: Path,
+    work: Path,
+    jobs: int = 1,
+) -> list[str]:
+    """Train SAEs, or go on with them, and write them; their cards.
+
+    Neighbours that read the same activations are one task, of which `jobs` are done at a time.
+    """
+    tasks = [list(group) for _, group in groupby(wanted, lambda plan: (plan.place, plan.untrained))]
+    given = {"tokens": tokens, "held_out": held_out, "out": out, "work": work}
+    alone = jobs == 1  # then each training's own bar is shown
+    task = partial(make_some, **given, progress=alone)
+    cards = spread(task, tasks, model=model, jobs=jobs, progress=not alone)
+    return [text for some in cards for text in some]
+
+
+def make_some(
+    model: TransformerBridge,
+    plans: Sequence[Plan],
+    tokens: Tensor,
+    held_out: Tensor,
+    out: Path,
+    work: Path,
+    progress: bool,
+) -> list[str]:
+    """`make` for plans that read the same activations, which are computed once."""
+    model = untrained(model) if plans[0].untrained else model
+    stream = sae.Activations(model, plans[0].place, tokens, buffer=tokens.numel())
+    return [make(plan, stream, held_out, out, work, progress) for plan in plans]
+
+
+def make(
+    plan: Plan,
+    stream: sae.Activations,
+    held_out: Tensor,
+    out: Path,
+    work: Path,
+    progress: bool = True,
+) -> str:
     """Train one SAE, or go on with it; write it with its card, which is returned."""
     checkpoint = work / f"{plan.name}.safetensors"
     run = sae.resume(checkpoint, stream) if checkpoint.is_file() else sae.start(stream, plan.recipe)
     if run.recipe != plan.recipe:
         raise ValueError(f"{checkpoint} was begun with another recipe: delete it to begin anew")
-    trained = sae.train(run, save_to=checkpoint).sae()
+    trained = sae.train(run, progress=progress, save_to=checkpoint).sae()
     return judge(plan.name, trained, stream.model, held_out, out, half=plan.half)
 
 
@@ -111,6 +159,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help="which to train; all by default")
     parser.add_argument("--judge", action="store_true", help="measure again what is there")
+    parser.add_argument("--jobs", type=int, default=1, help="sites at a time; 1 by default")
     parser.add_argument("--out", type=Path, default=Path("data/sae"))
     parser.add_argument("--work", type=Path, default=Path("build/sae"))
     arguments = parser.parse_args()
@@ -119,22 +168,20 @@ def main() -> None:
     if unknown := set(arguments.names) - set(known):
         parser.error(f"unknown {', '.join(sorted(unknown))}; there is {', '.join(known)}")
     tokens, held_out = token_rows(model, ROWS, 777), token_rows(model, HELD_OUT, 778)
-    stream: sae.Activations | None = None
+    missing = []
     for name in arguments.names or known:
         plan = known[name]
-        wanted = untrained(model) if plan.untrained else model
-        if (arguments.out / name / "README.md").is_file():
+        if not (arguments.out / name / "README.md").is_file():
+            missing.append(plan)
+        elif arguments.judge:
             opened = sae.load(arguments.out / name)
-            if arguments.judge:
-                print(judge(name, opened, wanted, held_out, arguments.out, half=plan.half))
-            else:
-                print(f"{name} is there")
-            continue
-        hook = hook_name(plan.place)
-        if stream is None or (stream.hook, stream.model_id) != (hook, model_id(wanted)):
-            stream = None  # before the next is read: never two in memory
-            stream = sae.Activations(wanted, plan.place, tokens, buffer=tokens.numel())
-        print(make(plan, stream, held_out, arguments.out, arguments.work))
+            read = untrained(model) if plan.untrained else model
+            print(judge(name, opened, read, held_out, arguments.out, half=plan.half))
+        else:
+            print(f"{name} is there")
+    given = (tokens, held_out, arguments.out, arguments.work)
+    for text in make_all(model, missing, *given, jobs=arguments.jobs):
+        print(text)
     (arguments.out / "README.md").write_text(table(arguments.out), encoding="utf-8")
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import nbformat
+import psutil
 import pytest
 
 pytest.importorskip("playwright.sync_api", reason="needs playwright")
@@ -76,7 +77,9 @@ def solution() -> tuple[str, str]:
     return head, hidden[0].source
 
 
-def texts(notebook: Any) -> str:
+def told(hub: Hub, user: str) -> str:
+    """The outputs of a learner's notebook, as it was last saved."""
+    notebook: Any = nbformat.read(hub.homes / user / NOTEBOOK, as_version=4)
     return json.dumps([cell.get("outputs", []) for cell in notebook.cells])
 
 
@@ -107,12 +110,12 @@ def test_two_learners_run_solve_and_do_not_see_each_other(hub: Hub) -> None:
             open_notebook(own, hub, user)
             own.page.evaluate(RUN)
         for user in USERS:
-            before = nbformat.read(hub.homes / user / NOTEBOOK, as_version=4)
-            assert "start.prediction" in texts(before) and "holds" in texts(before)
-        first = windows[USERS[0]]
-        assert first.page.evaluate(SOLVE, [stub, solved]) > 0
-        mine, theirs = (nbformat.read(hub.homes / user / NOTEBOOK, 4) for user in USERS)
-        assert texts(mine).count("solved") > texts(theirs).count("solved")
+            assert "start.prediction" in told(hub, user) and "holds" in told(hub, user)
+        before = {user: told(hub, user).count("solved") for user in USERS}
+        for number, (user, own) in enumerate(windows.items()):
+            assert own.page.evaluate(SOLVE, [stub, solved]) > 0
+            gained = {one: told(hub, one).count("solved") > before[one] for one in USERS}
+            assert gained == {one: one in USERS[: number + 1] for one in USERS}, user
         (hub.homes / USERS[0] / "mine-alone.txt").write_text("secret")
         for user, own in windows.items():
             listed = own.page.request.get(f"{hub.url}/user/{user}/api/contents").json()
@@ -126,26 +129,36 @@ def test_two_learners_run_solve_and_do_not_see_each_other(hub: Hub) -> None:
         other_context.close()
 
 
-def test_nothing_is_left_and_nothing_listens_beyond_loopback() -> None:
+def command(process: psutil.Process) -> str:
+    with contextlib.suppress(psutil.Error):
+        return " ".join(process.cmdline())
+    return ""
+
+
+def listening(processes: list[psutil.Process]) -> dict[str, set[str]]:
+    """The addresses at which processes listen, by command."""
+    found: dict[str, set[str]] = {}
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for one in process.net_connections("tcp"):
+                if one.status == psutil.CONN_LISTEN:
+                    found.setdefault(command(process), set()).add(one.laddr.ip)
+    return found
+
+
+def test_nothing_listens_beyond_loopback_and_nothing_is_left() -> None:
+    """With a learner's server and kernel running."""
     if not prepared():
         pytest.skip("no JupyterHub in build/hub: `make hub-test` installs it")
-    with jupyter_hub(USERS[:1]) as running:
-        folder = running.homes.parent
-        port = int(running.url.rsplit(":", 1)[1])
-        import psutil
-
-        listening = [
-            one.laddr
-            for one in psutil.net_connections("tcp")
-            if one.status == psutil.CONN_LISTEN and one.laddr.port == port
-        ]
-        assert listening and {one.ip for one in listening} == {"127.0.0.1"}
-    mine = (str(folder), f"--port {port} ")  # of the hub, and of its proxy
-    end = time.monotonic() + 30
-    while time.monotonic() < end:
-        found = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
-        if not any(mark in found for mark in mine):
-            break
-        time.sleep(0.5)
-    assert not any(mark in found for mark in mine)
-    assert not folder.exists()
+    with jupyter_hub(USERS[:1]) as running, offline_window() as window:
+        log_in(window, running, USERS[0])
+        open_notebook(window, running, USERS[0])
+        parent = psutil.Process(running.pid)
+        processes = [parent, *parent.children(recursive=True)]
+        found = listening(processes)
+        for part in ("-m jupyterhub", "configurable-http-proxy", "singleuser", "ipykernel"):
+            assert any(part in one for one in found), (part, [*found])
+        assert all(ip_address(ip).is_loopback for ips in found.values() for ip in ips), found
+    _, left = psutil.wait_procs(processes, timeout=60)
+    assert not left, [command(process) for process in left]
+    assert not running.homes.parent.exists()

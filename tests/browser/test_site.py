@@ -42,7 +42,8 @@ CONTRAST = """selector => {
   return {ground, ratio: (Math.max(ink, ground) + 0.05) / (Math.min(ink, ground) + 0.05)};
 }"""
 PAGES = ("index", "notebooks", "claims", "glossary", "literature", "api", "api-heads",
-         "workshops", "03_induction_heads")  # fmt: skip
+         "workshops", "workshops-60-minutes", "workshops-two-days", "speaking-notes",
+         "03_induction_heads")  # fmt: skip
 
 
 @pytest.fixture(scope="module", autouse=True)
