@@ -74,12 +74,15 @@ class Marks:
         if values.dtype.kind not in "fc":
             data = np.ascontiguousarray(values)
             return f"{told} {hashlib.blake2b(data, digest_size=8).hexdigest() if data.size else ''}"
-        wide = np.stack([values.real, values.imag]).ravel().astype(np.float64)
+        parts = [values.real, values.imag] if values.dtype.kind == "c" else [values]
+        wide = np.concatenate([part.ravel() for part in parts]).astype(np.float64)
         finite = np.isfinite(wide)
-        wide = np.where(finite, wide, 0.0)
+        wide[~finite] = 0.0
+        rows = np.pad(wide, (0, -wide.size % 997)).reshape(-1, 997)
         length = float(np.linalg.norm(wide))
-        along = float(wide @ np.cos(np.arange(wide.size) * 0.7)) / max(1, wide.size) ** 0.5
-        self.numbers += [length, 2 * length + along]  # at least half as large as `length`
+        along = np.cos(0.7 * np.arange(len(rows))) @ (rows @ np.cos(1.3 * np.arange(997)))
+        size = max(1, wide.size) ** 0.5  # by which the second number is at least `length`
+        self.numbers += [length, 2 * length + float(along) / size]
         return f"{told} {int(finite.sum())}"
 
 
