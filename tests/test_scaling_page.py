@@ -125,7 +125,9 @@ def test_a_slurm_of_its_own_listens_on_loopback_and_leaves_nothing(
     monkeypatch.setattr(slurm_test, "FOLDER", tmp_path / "slurm")
     with contextlib.suppress(KeyboardInterrupt), slurm_test.slurm() as environment:
         job = "#!/bin/sh\nsrun sleep 100\n"
-        slurm_test.said(["sbatch", "--nodes=2", "--mem=10M"], environment, job)
+        slurm_test.said(
+            ["sbatch", "--nodes=2", "--mem=10M", "--output=/dev/null"], environment, job
+        )
         here = slurm_test.ours
         slurm_test.until(lambda: bool(here("SLURM_NODEID=1\0")), 60, "no task on the second node")
         assert cluster_test.beyond_loopback(set(here())) == []

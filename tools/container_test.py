@@ -51,11 +51,11 @@ def engine() -> str:
 
 
 def said(*command: str, fails: bool = False) -> str:
-    """What a command prints, both streams; raises ContainerError where it fails, unless `fails`."""
+    """What a command prints; raises ContainerError where it fails, unless it may (`fails`)."""
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode and not fails:
         raise ContainerError(f"{' '.join(command)} failed:\n{(done.stdout + done.stderr)[-3000:]}")
-    return done.stdout + done.stderr
+    return done.stdout
 
 
 def build(tool: str, tag: str, arguments: list[str]) -> str:

@@ -17,6 +17,7 @@ import os
 import re
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -265,6 +266,7 @@ def submit(job: Path, dask: Path, environment: dict[str, str]) -> float:
 def main() -> None:
     """Run the page's job and compare; raises AssertionError where the results differ."""
     require_programs()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that Slurm is stopped then too
     dask, job = cluster_test.install("dask"), FOLDER / "job"
     sys.path.append(str(dask))
     try:
