@@ -237,6 +237,21 @@ def first_kernel(folder: Path, server: subprocess.Popen[bytes], wait: float = 12
     raise AssertionError(f"no kernel in {wait} s")
 
 
+def test_a_jupyterlab_that_another_process_started_is_found(tmp_path: Path, monkeypatch) -> None:
+    """As on Windows, where a virtual environment's python.exe starts the real one."""
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path))
+    outer = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'input()'])"
+    server = subprocess.Popen([sys.executable, "-c", outer], stdin=subprocess.PIPE)
+    try:
+        while not (started := psutil.Process(server.pid).children()):
+            time.sleep(0.05)
+        assert lab.where_it_answers(server) is None
+        (tmp_path / f"jpserver-{started[0].pid}.json").write_text('{"token": "abc"}')
+        assert lab.where_it_answers(server) == {"token": "abc"}
+    finally:
+        server.communicate(b"\n", timeout=20)
+
+
 @pytest.mark.slow
 def test_make_lab_is_reached_from_this_machine_alone(tmp_path: Path, monkeypatch, capsys) -> None:
     """The sockets of JupyterLab and of a kernel as the system has them."""
@@ -250,7 +265,7 @@ def test_make_lab_is_reached_from_this_machine_alone(tmp_path: Path, monkeypatch
         said = re.search(r"answers: (http://\S+?/)lab/\S+?(\?token=\w+)", capsys.readouterr().out)
         urllib.request.urlopen(f"{said[1]}api/kernels{said[2]}", data=b"{}", timeout=120).close()
         kernel = first_kernel(tmp_path / "JUPYTER_RUNTIME_DIR", server)
-        listening = {one.laddr.port for child in psutil.Process(server.pid).children()
+        listening = {one.laddr.port for child in psutil.Process(server.pid).children(True)
                      for one in child.net_connections("tcp")}  # fmt: skip
         assert kernel in listening  # it is this kernel that is looked at
         assert cluster_test.beyond_loopback() == []

@@ -163,6 +163,27 @@ def command(notebook: Path, arguments: list[str]) -> list[str]:
     return [sys.executable, "-m", "jupyterlab", *own, *root, *arguments, str(notebook)]
 
 
+def where_it_answers(server: subprocess.Popen[bytes]) -> dict[str, Any] | None:
+    """What a started JupyterLab has written about itself; None as long as it has not.
+
+    On Windows a virtual environment's Python starts another one, which is then JupyterLab.
+    """
+    import psutil
+    from jupyter_core.paths import jupyter_runtime_dir
+
+    try:
+        pids = [server.pid, *(child.pid for child in psutil.Process(server.pid).children())]
+    except psutil.NoSuchProcess:
+        return None
+    for pid in pids:
+        try:
+            file = Path(jupyter_runtime_dir()) / f"jpserver-{pid}.json"
+            return json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):  # not there, or half written
+            continue
+    return None
+
+
 def tell_while_starting(
     server: subprocess.Popen[bytes], notebook: Path, every: float = 10.0
 ) -> None:
@@ -170,14 +191,10 @@ def tell_while_starting(
 
     One that a configuration file has deprived of its token, and of a password, is ended at once.
     """
-    from jupyter_core.paths import jupyter_runtime_dir
-
-    ready = Path(jupyter_runtime_dir()) / f"jpserver-{server.pid}.json"
     told = time.monotonic()
     while server.poll() is None:
-        try:
-            where = json.loads(ready.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        where = where_it_answers(server)
+        if where is None:
             time.sleep(0.2)
             if time.monotonic() - told > every:
                 told = time.monotonic()

@@ -10,7 +10,7 @@ The folder holds the tracked files of the repository, the short ways through its
 locked packages as wheels, models, the site of `make site`, and START.md with start.py, which sets
 all of it up without a network. What could not be had for a laptop is told, here and in START.md,
 and makes the status 1; the kit of the others is written. The kit that was there before is replaced
-at the end, and never by one that lacks a laptop which it serves.
+at the end, and stays where something could not be had for a laptop that it serves.
 """
 
 from __future__ import annotations
