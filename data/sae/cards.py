@@ -17,10 +17,9 @@ LISTED = """# Sparse autoencoders of pocket
 
 Trained on fresh text of pocket's corpus, for notebooks 10, 11 and 24: the residual stream after
 every layer; at the middle layer also a second seed (what is stable?), two more widths (what
-splits?), four more kinds (TopK, ReLU, Matryoshka and gated), the MLP's output, the heads' output
-(`z`), and the residual stream of an untrained model (the control): the same architecture with
-weights drawn anew, as `transformers` draws them. The four kinds and the heads' are in half
-precision.
+splits?), three more kinds (TopK, Matryoshka and gated), the MLP's output, the heads' output (`z`),
+and the residual stream of an untrained model (the control): the same architecture with weights
+drawn anew, as `transformers` draws them. The three kinds and the heads' are in half precision.
 
 ```python
 from importlib.resources import files

@@ -35,7 +35,6 @@ BASE = sae.Recipe(
 )
 KINDS = {
     "topk": replace(BASE, kind="topk"),
-    "relu": replace(BASE, kind="relu", l1=0.95),
     "matryoshka": replace(BASE, prefixes=(48, 144, 336, 720)),
     "gated": replace(BASE, kind="gated", l1=1.15),
 }
