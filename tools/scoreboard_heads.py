@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mi_helpers import load_model, model_id, prompts
+from mi_helpers import load_model, model_id, prompts, sae
 from mi_helpers.circuits import EdgeGraph, by_hand, published
 from mi_helpers.metrics import LogitDiff
 from mi_helpers.models import by_size
@@ -34,6 +36,8 @@ SLOW = ("each edge alone", "ACDC")
 ABLATING = ("zero ablation", "mean ablation", "resample ablation", "noising", "denoising")
 SLOWER = (*SLOW, "learned masks", *ABLATING)
 """On large models a run for each head, or with a gate for each edge, is too much, too."""
+GRAPH, TRANSCODERS = "transcoder graph", ("pocket",)
+"""The method that needs transcoders of a language model, and the models that have some here."""
 Heads = dict[str, list[str]]
 Measured = dict[str, Any]
 
@@ -51,30 +55,57 @@ def lists_of(model: TransformerBridge) -> dict[str, Heads]:
             for name, classes in found.items() if any(classes.values())}  # fmt: skip
 
 
+def left_out_of(model: TransformerBridge) -> list[str]:
+    """The methods that are not asked about a model: too slow, or without transcoders of it."""
+    slow: Sequence[str] = by_size(model, SLOW, SLOWER)
+    return [*slow, *([] if model_id(model) in TRANSCODERS else [GRAPH])]
+
+
+def methods_of(model: TransformerBridge) -> dict[str, scoreboard.Method]:
+    """All methods; the transcoder graph goes through the model's committed transcoders."""
+    methods = dict(scoreboard.ALL_METHODS)
+    if model_id(model) in TRANSCODERS:
+        folder = files("mi_data") / "transcoders"
+        trained = [sae.load(folder / f"mlp_{i}") for i in range(model.cfg.n_layers)]
+        methods[GRAPH] = partial(scoreboard.transcoder_graph, transcoders=trained)
+    return methods
+
+
+def missing(name: str, entry: Measured) -> dict[int, list[str]]:
+    """For each draw the methods that were not run on it."""
+    there = {(row["seed"], row["method"]) for row in entry["rows"]}
+    asked = [method for method in scoreboard.ALL_METHODS if method not in entry["left_out"]]
+    return {seed: [method for method in asked if (seed, method) not in there]
+            for seed in range(DRAWS.get(name, 5))}  # fmt: skip
+
+
 def measure(known: Mapping[str, Measured], asked: Sequence[str],
             save: Callable[[Mapping[str, Measured]], None]) -> dict[str, Measured]:  # fmt: skip
     """What is known, and what is missing of the models asked for; saved after each draw."""
-    found = dict(known)
+    found, order = dict(known), list(scoreboard.ALL_METHODS)
     for name in asked:
-        entry = found.setdefault(name, {"lists": {}, "rows": []})
-        there = {row["seed"] for row in entry["rows"]}
-        seeds = [seed for seed in range(DRAWS.get(name, 5)) if seed not in there]
-        if not seeds:
+        entry = found.setdefault(name, {"lists": {}, "left_out": [], "rows": []})
+        if not any(missing(name, entry).values()):
             continue
         model = load_model(name)
-        left_out = by_size(model, SLOW, SLOWER)
-        methods = [method for method in scoreboard.ALL_METHODS if method not in left_out]
+        methods, entry["left_out"] = methods_of(model), left_out_of(model)
         entry["lists"] = entry["lists"] or lists_of(model)
         entry["heads"] = model.cfg.n_layers * model.cfg.n_heads
-        for seed in seeds:
-            entry["rows"] += rows_of(model, entry["lists"], methods, seed)
-            print(name, seed, *methods, sep=", ", flush=True)
+        for seed, some in missing(name, entry).items():
+            new = rows_of(model, entry["lists"], {one: methods[one] for one in some}, seed)
+            entry["rows"] = sorted(
+                [*entry["rows"], *new], key=lambda row: (row["seed"], order.index(row["method"]))
+            )
+            print(name, seed, *some, sep=", ", flush=True)
             save(found)
     return found
 
 
 def rows_of(
-    model: TransformerBridge, lists: Mapping[str, Heads], methods: Iterable[str], seed: int
+    model: TransformerBridge,
+    lists: Mapping[str, Heads],
+    methods: Mapping[str, scoreboard.Method],
+    seed: int,
 ) -> list[Measured]:
     """A row for each method on one draw: AUROC and AP against each list, and one shuffled."""
     pairs = prompts.ioi(model, by_size(model, 12, 4), seed, corruption="random", same_wording=True)
@@ -82,9 +113,9 @@ def rows_of(
     listed = {name: [h for heads in one.values() for h in heads] for name, one in lists.items()}
     dealt = [by_hand.shuffled(EdgeGraph.of(model), map(Head.parse, listed["looks"]), i)
              for i in range(DEALT)]  # fmt: skip
-    for method in methods:
+    for method, score in methods.items():
         began = time.process_time()
-        scores = scoreboard.ALL_METHODS[method](case)
+        scores = score(case)
         row: Measured = {"seed": seed, "method": method}
         row["seconds"] = round(time.process_time() - began, 3)
         for name, heads in listed.items():
@@ -146,4 +177,7 @@ each layer as *looks* has, drawn anew: what a method gets for the layers alone. 
 in both ways, so a low number need not be the method's fault; and a list of one or two heads is soon
 ranked first, so a high number there says little. Each edge alone and ACDC take a run of
 the model for each edge and were left out; so were, on large models, learned gates and the
-ablations, which take a run for each head."""
+ablations, which take a run for each head. The transcoder graph needs transcoders of the model's
+MLPs, which here pocket alone has (data/transcoders): it goes through their units and skips, and
+what they lack of an MLP, their error, passes nothing on. Its scores are of a prompt alone, without
+a twin, and nothing goes through queries and keys."""

@@ -13,9 +13,9 @@ Conventions, for every kind: `f = act((x - b_dec) @ W_enc + b_enc)` and
 `core` is the dictionary; `stream` and `files` bring activations and trained ones; `recipe`, `step`
 and `train` make new ones; `splice`, `quality` and `judging` judge them; `units`, `effects`,
 `labels` and `report` read them. `attribution_graph` says what the units of one run give to each
-other, from `frozen`, the run held still; `node_runs` sets nodes, `graph_files` keeps graphs. Where
-a list of transcoders is asked for, one for each layer, `[clt]` does too, one that crosses layers
-(`cross_layer`).
+other, from `frozen`, the run held still; `node_runs` sets nodes, `graph_files` keeps graphs,
+`graph_scores` says what heads and MLPs get of it. Where a list of transcoders is asked for, one for
+each layer, `[clt]` does too, one that crosses layers (`cross_layer`).
 """
 
 from mi_helpers.sae.attribution_graph import AttributionGraph, Node, attribution_graph
@@ -24,6 +24,7 @@ from mi_helpers.sae.cross_layer import splice_all
 from mi_helpers.sae.effects import attribute_to_units, restoration, set_units
 from mi_helpers.sae.files import load, load_published, save
 from mi_helpers.sae.graph_files import load_graph, save_graph
+from mi_helpers.sae.graph_scores import graph_attribution, own_neurons
 from mi_helpers.sae.judging import (
     Absorption,
     Probe,
@@ -78,6 +79,7 @@ __all__ = [
     "direct_logits",
     "fidelity",
     "fit_probe",
+    "graph_attribution",
     "judge_explanation",
     "label_tokens",
     "load",
@@ -87,6 +89,7 @@ __all__ = [
     "matched_cosine",
     "nearest_units",
     "on_texts",
+    "own_neurons",
     "predicate",
     "read_tokens",
     "report",

@@ -153,7 +153,8 @@ def sort_by_frequency(length: int = 6) -> Program:
     tokens, indices = Tokens("tokens", (*letters, ">")), Indices("indices", length)
     end = Gather("end", Select(tokens, tokens, lambda _, key: key == ">"), indices)
     step = Map("step", (end, indices), _step)
-    text = Select(end, indices, lambda end, there: there < end)
+    before = {(end, there) for end in range(length) for there in range(end)}
+    text = Select(end, indices, lambda end, there: (end, there) in before)
     least = 1 / length  # what one letter more makes in a text of the greatest length
     comparisons = []
     for one, other in combinations(letters, 2):

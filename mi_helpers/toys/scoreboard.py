@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from mi_helpers import lens, patching
+from mi_helpers import lens, patching, sae
 from mi_helpers.circuits import Circuit, EdgeGraph, EdgeScores, acdc, edge_attribution, faithfulness
 from mi_helpers.circuits.masks import edge_masks
 from mi_helpers.circuits.truth import SHARES, auroc, average_precision, cpr_cmd
@@ -100,6 +100,16 @@ def by_gradients(case: Case, path: patching.gradients.Path) -> Scores:
     return edge_attribution(*_noised(case), metric_of(case), path=path)
 
 
+def transcoder_graph(case: Case, transcoders: Sequence[sae.Sae] | None = None) -> Scores:
+    """Attribution in the prompts' runs held still (notebook 17); no twin is asked.
+
+    Without `transcoders` the MLPs' own neurons are the units, which must be ReLUs.
+    """
+    units = sae.own_neurons(case.model) if transcoders is None else transcoders
+    pairs = case.pairs
+    return sae.graph_attribution(case.model, units, pairs.clean_tokens, pairs.answer_tokens)
+
+
 def each_edge(case: Case) -> Scores:
     """What noising each edge alone does: what EAP estimates."""
     graph = EdgeGraph.of(case.model)
@@ -151,8 +161,9 @@ METHODS: Mapping[str, Method] = {
     "EAP": partial(by_gradients, path=At()),
     "EAP-IG": partial(by_gradients, path=Integrated(STEPS)),
     "ACDC": pruning,
+    "transcoder graph": transcoder_graph,
 }
-"""The methods of notebooks 04 to 08, and random scores as a control."""
+"""The methods of notebooks 04 to 08 and of 17, and random scores as a control."""
 
 ALL_METHODS: Mapping[str, Method] = {**METHODS, "learned masks": masked}
 """These, and one that no other notebook has."""
@@ -168,6 +179,7 @@ def passes(case: Case, method: str) -> int:
     known = {"random scores": 0, "direct attribution": 1, "zero ablation": 1 + n}
     known |= dict.fromkeys(("mean ablation", "resample ablation", "noising", "denoising"), 2 + n)
     known |= dict.fromkeys(("attribution patching", "EAP"), 2 + 2)
+    known |= {"transcoder graph": 2 + 1}
     known |= {"EAP-IG": 2 + 2 * STEPS, "each edge alone": 2 + n_edges}
     known |= {"ACDC": 1 + len(THRESHOLDS) * (2 + n_edges), "learned masks": 2 + 2 * GATED_STEPS}
     return known[method]

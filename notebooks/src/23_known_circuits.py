@@ -4,19 +4,20 @@
 # ---
 
 # %% [markdown]
-# **The question.** Notebooks 04 to 08 have a dozen ways to find the parts of a model that matter.
-# They disagree. Which of them are right?
+# **The question.** Notebooks 04 to 08 and 17 have a dozen ways to find the parts of a model that
+# matter. They disagree. Which of them are right?
 #
 # **You need** ablation and patching ([notebook 05](05_activation_patching.ipynb),
 # [08](08_ablation_and_pruning.ipynb)), their estimates by gradients
 # ([06](06_attribution_patching.ipynb)), and the edge graph with faithfulness
-# ([07](07_paths_and_circuits.ipynb)).
+# ([07](07_paths_and_circuits.ipynb)). Of attribution graphs
+# ([17](17_attribution_graphs.ipynb)) no more than what is said here.
 #
 # **You will be able to**
 #
 # - write a program for a transformer, and turn it into weights;
 # - score a method against a circuit that is known, over nodes and over edges;
-# - name five ways in which a true part stays hidden, and which methods fall for each;
+# - name six ways in which a true part stays hidden, and which methods fall for each;
 # - say what faithfulness has to do with truth;
 # - score a method of your own.
 #
@@ -283,6 +284,13 @@ check.auroc_of(auroc_of)
 #
 # Scores of edges become scores of nodes by the largest edge that leaves a node; scores of nodes
 # become scores of edges by the smaller of the two ends.
+#
+# The methods are those of notebooks 04 to 08, random scores as a control, and the **transcoder
+# graph** of [notebook 17](17_attribution_graphs.ipynb) [@ameisen2025tracing]. It holds attention
+# patterns and LayerNorms' scales as the prompt has them, and MLPs go through the units that are
+# active. The run is then linear, and an edge's score is what flows along it to the answer, of the
+# prompt alone, without a twin. In these models the MLPs' own neurons are ReLUs, so they serve as
+# units and no transcoder lacks anything; on other models it needs trained transcoders.
 
 # %% short=true
 methods = scoreboard.METHODS
@@ -305,8 +313,9 @@ mi.figures.heatmap(
 # %% [markdown] short=true
 # Read it row by row. The first row is chance. A node's score cannot tell which of its edges are in
 # use: no method that scores nodes comes near one on any program. Then read EAP from left to right:
-# it is perfect on `induction` and `silent pair`, and far from it on `count`. Now the nodes. Look
-# for the column where no method reaches one, and for ACDC on `silent pair`; section 5 says why.
+# it is perfect on `induction` and `silent pair`, and far from it on `count`. The transcoder graph
+# is perfect nowhere. Now the nodes. Look for the column where no method reaches one, and for ACDC
+# on `silent pair`; section 5 says why.
 
 # %% short=true
 mi.figures.heatmap(
@@ -345,7 +354,7 @@ claim("known.untrained", mean_of(of_board("edges AUROC"), "EAP-IG"),
       control=sum(row["edges AUROC"] for row in in_fresh) / len(fresh))  # fmt: skip
 
 # %% [markdown] short=true
-# ## 5. Five ways to hide
+# ## 5. Six ways to hide
 #
 # ### A part that another stands in for
 #
@@ -460,6 +469,37 @@ claim("known.steps", edges_ap[row_of["EAP"], where["induction"]],
       control=edges_ap[row_of["EAP"], where["count"]])  # fmt: skip
 
 # %% [markdown]
+# ### A pattern that is held
+#
+# The transcoder graph holds patterns as they are. So nothing goes through queries and keys: a head
+# that decides where another one looks, and does nothing else, gets zero, and so does all that only
+# such a head reads. (Its authors name this among its limits [@ameisen2025tracing].) How much of
+# the truth is that? Take the true edges of all programs, those into queries and keys and the
+# others apart. Which share of them is among a method's strongest edges?
+
+
+# %%
+def true_edges_found(method, looks):
+    """The share of true edges, into queries and keys or not, among the strongest of a method."""
+    found = []
+    for case in cases.values():
+        best = {*strongest_of(case, method)}
+        found += [e in best for e in case.moving if (e[1][-2:] in (".q", ".k")) == looks]
+    return sum(found) / len(found)
+
+
+held = [{"method": name, "into queries and keys": true_edges_found(name, True),
+         "into values, MLPs, logits": true_edges_found(name, False)}
+        for name in ("transcoder graph", "EAP", "EAP-IG")]  # fmt: skip
+mi.figures.table(held, title="A graph of held patterns does not see why heads look where they do")
+
+# %%
+claim("known.held", held[2]["into queries and keys"], control=held[0]["into queries and keys"])
+
+# %% [markdown]
+# Of the other edges the graph misses some, too: those behind such heads, and those behind a step
+# without a slope. Read it as a graph of what is said, not of where heads look.
+#
 # ### A twin that does not ask
 #
 # In `reverse` a head finds the place of `>`. Choose twins with other letters and `>` *at the same
@@ -495,7 +535,7 @@ claim("known.twins", shown[1]["twins with > elsewhere"], control=shown[1]["twins
 #
 # ### Behind the speaker
 #
-# The fifth is direct attribution's, above: whoever does not speak to the logits is not seen.
+# The sixth is direct attribution's, above: whoever does not speak to the logits is not seen.
 #
 # ## 6. Does faithfulness predict truth?
 #
@@ -541,12 +581,13 @@ check.two_areas(two_areas)
 # would fall from the upper left to the lower right. Look at the dots on the far left: circuits that
 # do nearly what the model does. How true are they? And at the one in the upper right, EAP on
 # `brackets`: most of what it puts first is true, but an edge without which nothing works comes so
-# late that half of all edges do not suffice.
+# late that half of all edges do not suffice. The transcoder graph on `silent pair` is of this kind,
+# too: it lacks the edges into queries and keys, and the one that stands behind a key.
 
 # %%
 distance = of_board("CMD")
-kinds = {"EAP": "edges", "EAP-IG": "edges", "ACDC": "edges", "each edge alone": "edges"}
-kinds |= {"random scores": "random"}
+of_edges = ("EAP", "EAP-IG", "ACDC", "each edge alone", "transcoder graph")
+kinds = {**dict.fromkeys(of_edges, "edges"), "random scores": "random"}
 groups = [kinds.get(method, "nodes") for method in methods for _ in names]
 mi.figures.scatter(
     distance.flatten(), edges_ap.flatten(), groups=groups,
@@ -676,7 +717,7 @@ claim("known.taught", min(min(by_part[recipe.name].values()) for recipe in recip
 
 # %%
 asked = ["direct attribution", "zero ablation", "noising", "attribution patching", "EAP", "EAP-IG",
-         "learned masks"]  # fmt: skip
+         "transcoder graph", "learned masks"]  # fmt: skip
 
 
 def nodes_found(method, some):
@@ -703,6 +744,10 @@ mi.figures.table(
 # the compiled steps, not with the program. On `brackets` EAP misses less where the steps are
 # written down, so there is less to win; the last claim below takes five draws of both.
 #
+# The transcoder graph goes the same way: in all three trained models it has the parts first, in
+# the compiled ones it has not. In these two programs no part is heard through queries and keys
+# alone, so its blind spot costs nothing here.
+#
 # With learned gates it is the other way round, and for both programs, in the mean: on some draws
 # they find all parts of a trained `count`, too. In a compiled model an idle
 # part does next to nothing. In a trained one it does a little, and what two edges of a part do may
@@ -712,6 +757,7 @@ mi.figures.table(
 
 # %%
 claim("known.softened", min(learned["EAP"][:2]), control=written["EAP"][0])
+claim("known.graph", min(learned["transcoder graph"]), control=max(written["transcoder graph"]))
 claim("known.flattered", min(written["learned masks"]), control=max(learned["learned masks"]))
 
 # %%
@@ -775,7 +821,8 @@ def strongest(program, method):
 
 
 mi.figures.explore(
-    strongest, program=offered, method=["EAP", "EAP-IG", "noising", "random scores"], ahead=True,
+    strongest, program=offered, ahead=True,
+    method=["EAP", "EAP-IG", "transcoder graph", "noising", "random scores"],
 )  # fmt: skip
 
 # %% [markdown] short=true
@@ -783,14 +830,15 @@ mi.figures.explore(
 #
 # - A program can be written down as weights, so that a model's circuit is known.
 # - EAP-IG and noising each edge alone put nearly all true edges of these models first (EAP-IG does
-#   worst on `count`, the other on `backup`); scores of nodes cannot tell the edges of a node apart;
-#   direct attribution sees only what speaks to the logits.
-# - Parts hide behind a backup, behind an opposite, behind a flat slope, behind a twin that does
-#   not ask, and behind the one who speaks. Each method falls for some of these. No score of nodes
-#   finds the backup; EAP-IG finds the edges into it.
+#   worst on `count`, the other on `backup` and `sort by frequency`); scores of nodes cannot tell
+#   the edges of a node apart; direct attribution sees only what speaks to the logits.
+# - Parts hide behind a backup, behind an opposite, behind a flat slope, behind a pattern that is
+#   held, behind a twin that does not ask, and behind the one who speaks. Each method falls for some
+#   of these. No score of nodes finds the backup; EAP-IG finds the edges into it. A transcoder graph
+#   sees nothing of what makes heads look where they do.
 # - Compiled models judge otherwise than trained ones: on trained models of two programs learned
-#   gates do worse; EAP does better, much on `count`, a little and not on every prompt on
-#   `brackets`.
+#   gates do worse; the transcoder graph does better; so does EAP, much on `count`, a little and not
+#   on every prompt on `brackets`.
 # - Of two lists of edges the more faithful one is mostly the truer. But a faithful list may lack
 #   nodes that rest or cancel, and faithfulness cannot say so.
 #
