@@ -90,6 +90,44 @@ def test_figures_checks_and_answers_are_left_out() -> None:
     assert "def attention_pattern" not in code, "an answer would pass for the learner's own"
 
 
+CHANGES = {  # names of calls that change what they are given, draw numbers, or set something
+    "add", "append", "backward", "bernoulli", "clear", "extend", "manual_seed", "multinomial",
+    "next", "normal", "pop", "rand", "rand_like", "randint", "randn", "randn_like", "randperm",
+    "remove", "sample", "set_grad_enabled", "setdefault", "shuffle", "step", "train", "update",
+}  # fmt: skip
+
+
+def changes(node: ast.AST) -> list[str]:
+    """What a statement does beside showing something, as far as its text tells."""
+    found = []
+    for part in ast.walk(node):
+        if isinstance(part, ast.Call):
+            name = ast.unparse(part.func).rpartition(".")[2]
+            drawn = any(word.arg == "generator" for word in part.keywords)
+            if drawn or name in CHANGES or (name.endswith("_") and not name.startswith("_")):
+                found.append(ast.unparse(part))
+        elif isinstance(part, ast.NamedExpr):
+            found.append(ast.unparse(part))
+    return found
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_what_is_not_run_changes_nothing(path: Path) -> None:
+    for section in rejoin.sections(path):
+        for number, source in section.cells:
+            kept = {ast.unparse(node) for node in rejoin.quiet(source)}
+            for node in ast.parse(source).body:
+                if ast.unparse(node) not in kept:
+                    assert not changes(node), f"cell {number} of {path.stem}: {changes(node)}"
+
+
+def test_a_change_in_what_is_not_run_is_seen() -> None:
+    for code in ("print(x.append(1))", "mi.figures.bars(torch.rand(2))", "print(y := 1)",
+                 "print(f(generator=g))", "print(x.add_(1))"):  # fmt: skip
+        assert changes(ast.parse(code)), code
+    assert not changes(ast.parse("mi.figures.bars(f(x), title='rand')"))
+
+
 # ------------------------------------------------------------------------------------- really run
 
 
