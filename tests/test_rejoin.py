@@ -149,6 +149,9 @@ def test_marks_tell_values_apart_but_for_rounding() -> None:
     assert not alike(before, mark(linear)), "a hook that stays is seen"
     handle.remove()
     assert alike(before, mark(linear)) and not alike(before, mark(linear.eval()))
+    graph = mi.circuits.EdgeGraph(1, 2)
+    before = mark(graph)
+    assert graph.valid is not None and alike(before, mark(graph)), "what is only kept is no change"
     drawn = torch.Generator().manual_seed(0)
     state = mark(drawn)
     torch.rand(1, generator=drawn)

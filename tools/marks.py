@@ -8,13 +8,14 @@ import os
 import random
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 
 LOOKED_INTO = {"mi_helpers", "mi_data", "__main__", "transformer_lens"}
-CLOSE = 1e-6  # how much of a number rounding may change: sums depend on where arrays lie in memory
+CLOSE = 1e-6  # the part of a number that may be rounded otherwise
 Mark = tuple[str, list[float]]
 
 
@@ -58,14 +59,7 @@ class Marks:
         if isinstance(value, (set, frozenset)):
             return f"{kind} {sorted(self.of(v, inside) for v in value)}"
         if type(value).__module__.split(".")[0] in LOOKED_INTO and hasattr(value, "__dict__"):
-            own = (
-                {one.name for one in fields(value) if not one.compare}
-                if is_dataclass(value)
-                else ()
-            )
-            return (
-                f"{kind} {self.of({k: v for k, v in vars(value).items() if k not in own}, inside)}"
-            )
+            return f"{kind} {self.of(attributes(value), inside)}"
         return f"{kind} {getattr(value, '__qualname__', getattr(value, '__name__', ''))}"
 
     def array(self, values: Any) -> str:
@@ -84,6 +78,16 @@ class Marks:
         size = max(1, wide.size) ** 0.5  # by which the second number is at least `length`
         self.numbers += [length, 2 * length + float(along) / size]
         return f"{told} {int(finite.sum())}"
+
+
+def attributes(value: Any) -> dict[str, Any]:
+    """An object's attributes, without those that its equality leaves out or that are only kept."""
+    apart = {one.name for one in fields(value) if not one.compare} if is_dataclass(value) else set()
+    return {
+        name: one
+        for name, one in vars(value).items()
+        if name not in apart and not isinstance(getattr(type(value), name, None), cached_property)
+    }
 
 
 def mark(value: Any) -> Mark:

@@ -461,9 +461,9 @@ mi.figures.bars(
 #
 # Is a class's unit silent where a special one fires, and does Matryoshka help there, too? Pocket's
 # text has families of its own: every name is *a name*, every "dog" *an animal*. The published
-# measure took first letters, with single words as their children [@chanin2024absorption;
-# @karvonen2025saebench]. We take classes of words, with single words as their children. On one half
-# of the rows of fresh text we choose, on the other we count:
+# measure [@chanin2024absorption; @karvonen2025saebench] took first letters, with single words as
+# their children. We take classes of words, with single words as their children; a female name
+# counts as a name as well. On one half of the rows of fresh text we choose, on the other we count:
 #
 # - the class's **own units**: first the unit whose firing tells the class best, by F1, then others
 #   as long as "one of them fires" gains three hundredths of F1 by one more. So a class that was
