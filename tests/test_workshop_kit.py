@@ -161,28 +161,32 @@ def test_without_a_site_nothing_is_begun(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ends", ["a kind is missing", "interrupted", "whole"])
-def test_the_kit_before_stays_until_another_serves_as_many(small_kit, monkeypatch, ends) -> None:
-    here, mark = laptops.this_machine(), small_kit / "of the kit before"
-    mark.touch()
-
-    def download(target: Target, *_: object):
+def test_the_kit_before_stays_until_another_serves_as_many(tmp_path, monkeypatch, ends) -> None:
+    def download(*_: object):
         if ends == "interrupted":
             raise KeyboardInterrupt
         yield from ["torch==1"] if ends == "a kind is missing" else []
 
+    for name in ("copy_repository", "write_short"):  # the tests of a small kit look at these
+        monkeypatch.setattr(workshop, name, lambda *_: None)
     monkeypatch.setattr(workshop, "download", download)
-    call = small_kit, [here], ["pocket"], small_kit.with_name("site")
+    monkeypatch.setattr(workshop, "resolves", lambda *_: "")
+    here, kit, site = laptops.this_machine(), tmp_path / "kit", tmp_path / "site"
+    (kit / "wheels").mkdir(parents=True)
+    (kit / "wheels" / "KINDS").write_text(f"plan9-z80 3.12\n{here.platform} {here.python}\n")
+    site.mkdir()
+    (site / "index.html").touch()
     if ends == "whole":
-        workshop.build(*call)
-        assert not mark.exists() and (small_kit / "START.md").is_file()
-        assert sorted(path.name for path in small_kit.parent.iterdir()) == ["kit", "site"]
+        workshop.build(kit, [here], ["pocket"], site)
+        assert (kit / "START.md").is_file() and "plan9" not in (kit / "wheels/KINDS").read_text()
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["kit", "site"]
         return
     error, said = KeyboardInterrupt, "^$"
     if ends == "a kind is missing":
         error, said = FileNotFoundError, "torch==1 for .*is kept; .*kit.part .*same call"
     with pytest.raises(error, match=said):
-        workshop.build(*call)
-    assert mark.exists() and here.platform in (small_kit / "wheels" / "KINDS").read_text()
+        workshop.build(kit, [here], ["pocket"], site)
+    assert "plan9" in (kit / "wheels" / "KINDS").read_text()
 
 
 @pytest.fixture
