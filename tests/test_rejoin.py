@@ -179,7 +179,8 @@ PLANTED = [
     ("markdown", "# T"),
     ("code", "import torch\nimport mi_helpers as mi\nclaim = mi.Claims('99_demo', 'pocket', "
              f"folder={str(ROOT / 'tests' / 'demo')!r})\nseen = []", "setup"),
-    ("markdown", "## 1. Fine"), ("code", "a = torch.rand(2)\nprint(a)"),
+    ("markdown", "## 1. Fine"),
+    ("code", "import time\na, at = torch.rand(2), time.perf_counter()\nlate = at + 1\nprint(late)"),
     ("code", "def answer(x):\n    raise NotImplementedError", "exercise"),
     ("markdown", "## 2. Draws"), ("code", "print(torch.rand(1))"),
     ("markdown", "## 3. Changes"), ("code", "a = a + len(seen)\nprint(seen.append(1))"),

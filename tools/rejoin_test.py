@@ -15,7 +15,7 @@ does, both must have come to the same point: the same claims and values under al
 rounding, and the same of what no name shows: the state of random number generators, whether
 gradients are recorded, hooks left on models, folder and environment. Then, section upon section, a
 late learner's notebook is that of a learner who ran all. What a check or an exercise leaves under
-names of its own does not count.
+names of its own does not count, nor what comes of reading a clock.
 
 MI_MODEL names the model, pocket otherwise. The exit status is 1 if anything was found. Needs a
 system that can fork, so not Windows.
@@ -24,9 +24,9 @@ system that can fork, so not Windows.
 from __future__ import annotations
 
 import argparse
+import ast
 import json
 import os
-import pickle
 import random
 import re
 import signal
@@ -39,6 +39,7 @@ from pathlib import Path
 from typing import Any
 
 from marks import Mark, alike, mark, world
+from names import bound_and_used
 
 ROOT = Path(__file__).resolve().parents[1]
 SECONDS = 900  # that a section may take
@@ -144,21 +145,41 @@ def child_state(shell: Any, cells: Cells) -> State:
             except BaseException as err:
                 left = State(errors=[f"{type(err).__name__}: {err}"])
             finally:
-                told.write_bytes(pickle.dumps(vars(left)))  # IPython's __main__ has no State
+                told.write_text(json.dumps(vars(left), default=float), encoding="utf-8")
                 os._exit(0)
         _, status = os.waitpid(pid, 0)
         if not told.is_file():
             return State(errors=[f"the process of this section ended early (status {status})"])
-        return State(**pickle.loads(told.read_bytes()))
+        return read(told)
 
 
-def differences(late: State, quiet: State) -> Iterator[str]:
+def read(told: Path) -> State:
+    """What a child has written; json knows no tuples."""
+    left = json.loads(told.read_text(encoding="utf-8"))
+    for kind in ("claims", "names"):
+        left[kind] = {name: tuple(one) for name, one in left[kind].items()}
+    return State(**left | {"missing": tuple(left["missing"])})
+
+
+def of_clocks(sources: Sequence[str]) -> set[str]:
+    """Names bound by a statement that reads a clock, or a name bound so."""
+    found: set[str] = set()
+    for source in sources:
+        for node in ast.parse(source).body:
+            text = ast.unparse(node)
+            bound, used = bound_and_used(text)
+            if used & found or re.search(r"perf_counter|process_time|\.seconds\b", text):
+                found |= bound
+    return found
+
+
+def differences(late: State, quiet: State, timed: set[str]) -> Iterator[str]:
     """In what a section run by a learner differs from the same section run by `start_at`."""
     for name, one in late.claims.items():
         other = quiet.claims.get(name)
         if other is None or not alike(mark(one), mark(other)):
             yield f"claim {name}: {one} for the learner, {other} for start_at"
-    for name in sorted(late.names.keys() & quiet.names.keys()):
+    for name in sorted((late.names.keys() & quiet.names.keys()) - timed):
         if not alike(late.names[name], quiet.names[name]):
             yield f"{name} is another for the learner than for start_at"
     for what, one in late.world.items():
@@ -180,6 +201,7 @@ def walk(path: Path) -> Iterator[tuple[str, float, list[str]]]:
     os.chdir(path.parent / "exercises")
     shell, start = new_shell(), spent()
     errors = run_cell(shell, setup)
+    timed = of_clocks([code for section in found for _, code in section.cells])
     world()  # loads numpy's random numbers, which get their seed then
     yield "set-up", spent() - start, errors
     if errors:
@@ -200,7 +222,7 @@ def walk(path: Path) -> Iterator[tuple[str, float, list[str]]]:
             yield section.called, spent() - start, [*errors, f"start_at: {err}"]
             return
         if not errors:
-            errors += differences(late, state_of(shell.user_ns))
+            errors += differences(late, state_of(shell.user_ns), timed)
         yield section.called, spent() - start, errors
 
 
