@@ -831,7 +831,7 @@ assert seed_turn["aligned"][seed_most["aligned"]].mean() > 2 * turn["BatchTopK"]
 # are still turned further than those of the tuned pair. Yet they fall on changed tokens no more
 # than on others, and no more do the tokens furthest apart. **Turned rows tell that two models
 # differ, not that something was taught to one.** Nor are two seeds a fair control for a tuned
-# model: far too much differs. That is a model tuned as long on unchanged texts.
+# model: far too much differs. The fair one is a model tuned as long on unchanged texts.
 
 # %% [markdown]
 # ## Appendix C: what the weights tell
