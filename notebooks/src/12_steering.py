@@ -1098,17 +1098,18 @@ figures.scatter(
 # answers, (A) and (B), and takes the difference of the activations at the *letter* of the one and
 # of the other. The letters themselves cancel, if each answer stands at (A) as often as at (B); what
 # is left is what the model makes of a letter: which answer it stands for. That needs a model that
-# can answer such a question. Ask first. The control is the same questions without their review.
+# can answer such a question. Ask first, each question in both orders of its answers, so that a
+# model that always says (A) is right half of the time. The control is the same reviews in words.
 
 
 # %%
-def questions(prompts, reviewed=True):
+def questions(prompts):
     """(question, letter of praise, letter of blame), each review twice, its answers swapped."""
     rows, sides = [], praise_first(prompts).tolist()
     for text, *pair, side in zip(prompts.clean, prompts.answers, prompts.wrong, sides, strict=True):
         praising, blaming = pair if side > 0 else pair[::-1]
         for a, b, letters in ((praising, blaming, "AB"), (blaming, praising, "BA")):
-            question = f"{text if reviewed else ''}{a} or{b}? (A){a} (B){b}. Answer: ("
+            question = f"{text}{a} or{b}? (A){a} (B){b}. Answer: ("
             rows.append((question, *letters))
     return rows
 
@@ -1117,24 +1118,23 @@ print(questions(held_out)[0])
 
 
 # %%
-def right_letters(prompts, reviewed=True):
+def right_letters(prompts):
     """Share of the questions in which the right letter has the higher logit."""
-    asked = [(question, mi.prompts.single_token(model, praising), mi.prompts.single_token(model, b))
-             for question, praising, b in questions(prompts, reviewed)]  # fmt: skip
+    ids, gaps = mi.prompts.single_tokens(model, ["A", "B"]), []
     with torch.no_grad():
-        last = [(model(model.to_tokens(text))[0, -1], *letters) for text, *letters in asked]
-    gaps = torch.stack([logits[praising] - logits[blaming] for logits, praising, blaming in last])
-    return (gaps * praise_first(prompts).repeat_interleave(2) > 0).float().mean()
+        for text, praising, blaming in questions(prompts):
+            logits = model(model.to_tokens(text))[0, -1]
+            gaps.append(logits[ids[praising]] - logits[ids[blaming]])
+    return (torch.stack(gaps) * praise_first(prompts).repeat_interleave(2) > 0).float().mean()
 
 
-in_words = (as_is > 0).eq(~blames).float().mean()
-print(f"right in words: {in_words:.2f}")
-claim("letters.answered", right_letters(held_out), control=right_letters(held_out, reviewed=False))
+in_words = (praise(held_out) * praise_first(held_out) > 0).float().mean()
+claim("letters.at_chance", right_letters(held_out), control=in_words)
 
 # %% [markdown]
-# `pocket` gives the right word for all but a few reviews and knows nothing of letters: it has never
-# seen such a question, and says the same letter whatever stands behind it. So nothing is left when
-# the letters cancel. Make the vector anyway and look at its length.
+# `pocket` gives the right word for nearly all reviews and knows nothing of letters: it has never
+# seen such a question, and prefers one letter whatever stands behind it. SmolLM2 does the same.
+# Then little can be left when the letters cancel. Make the vector anyway, and look at its length.
 
 # %%
 asked = questions(train)
@@ -1147,7 +1147,8 @@ by_letter = effect(at_letter, affordable_strength(at_letter))
 claim("letters.steers", by_letter, control=by_chance)
 
 # %% [markdown]
-# TODO
+# At sixteen times its length it has next to no effect on `pocket`: a vector cannot find what the
+# model does not compute.
 #
 # ## Appendix G: reading and writing
 #
@@ -1235,7 +1236,13 @@ figures.scatter(
 )  # fmt: skip
 
 # %% [markdown]
-# TODO2
+# On `pocket` the right edge is crowded, and one unit of those there steers. So how well something
+# reads cannot tell how well it writes. In the table, class means and probe do both, and equally
+# well. The unit reads as well where the verdict is due but less well at other tokens, where it is
+# often off, and steers less. Asking reads as well as any (there it *is* the behaviour), and steers
+# less than the vector at a cost several times the budget: `pocket` follows no instructions. On
+# larger models AxBench finds that the difference of means detects best, and that a prompt steers
+# best.
 
 # %%
 claim.table()
