@@ -725,12 +725,12 @@ figures.table([{"way": name} | row for name, row in rivals.items()],
 # %% [markdown]
 # Read the table by its last three columns. On `pocket` the list of words does nothing to feelings:
 # their words are not on it. The vector carries over in full, and what it writes to the logits
-# directly does so less: the difference is what later layers make of it. (A dozen feelings, in one
-# draw.) And which of the two is cheaper? That depends on the text. Where no praise is due, the bias
-# costs nothing and the vector does. On reviews, half of which blame, the bias raises the loss, and
-# the vector does not. A cost measured on one kind of text decides no race. On SmolLM2, with fewer
-# prompts still, both kinds of text agree: the vector's logits carry over to feelings nearly as far
-# as the vector does, and cost more on both.
+# directly does so less: the difference is what later layers make of it. (A dozen feelings: how
+# much further differs widely from draw to draw.) And which of the two is cheaper? That depends on
+# the text. Where no praise is due, the bias costs nothing and the vector does. On reviews, half of
+# which blame, the bias raises the loss, and the vector does not. A cost measured on one kind of
+# text decides no race. On SmolLM2, with fewer prompts still, both kinds of text agree: the
+# vector's logits carry over to feelings nearly as far as the vector does, and cost more on both.
 #
 # On `pocket` the prompt disturbs most, and its effect is only near to the others': text about other
 # things is less expected behind a review, and pocket follows no instructions, so this says nothing
@@ -1086,11 +1086,11 @@ figures.scatter(
 )  # fmt: skip
 
 # %% [markdown]
-# On `pocket` the same vector moves a review that blames about twice as far as one that praises: it
-# has more effect where there is more to change. So the mean over reviews depends on how many of
-# each there are, and a test set of one kind would have given another number for the same vector.
-# And moving is not turning: the line above the figure says how many verdicts changed sides at the
-# cost that we accept.
+# On `pocket` the same vector moves a review that blames much further than one that praises: it has
+# more effect where there is more to change. So the mean over reviews depends on how many of each
+# there are, and a test set of one kind would have given another number for the same vector. And
+# moving is not turning: the line above the figure says how many verdicts changed sides at the cost
+# that we accept.
 #
 # ## Appendix F: at the answer's letter
 #
