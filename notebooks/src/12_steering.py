@@ -1081,16 +1081,17 @@ claim("reliability.by_verdict", gap(moves), control=gap(at_random).abs().mean())
 print(f"{((as_is < 0) & (as_is + moves > 0)).sum()} of {(as_is < 0).sum()} verdicts changed sides")
 figures.scatter(
     as_is, moves, groups=["blames" if one else "praises" for one in blames.tolist()],
-    title="Who blames is moved further", xlabel="praise against blame, not steered (logits)",
+    title="How far each review is moved", xlabel="praise against blame, not steered (logits)",
     ylabel="change (logits)", correlation=True,
 )  # fmt: skip
 
 # %% [markdown]
 # On `pocket` the same vector moves a review that blames much further than one that praises: it has
-# more effect where there is more to change. So the mean over reviews depends on how many of each
-# there are, and a test set of one kind would have given another number for the same vector. And
-# moving is not turning: the line above the figure says how many verdicts changed sides at the cost
-# that we accept.
+# more effect where there is more to change. On SmolLM2 it is the other way round, by less. Either
+# way the mean over reviews depends on how many of each there are, and a test set of one kind would
+# have given another number for the same vector. And moving is not turning: the line above the
+# figure says how many verdicts changed sides at the cost that we accept. On `pocket` it is next to
+# none, on SmolLM2 (with few reviews) all of them.
 #
 # ## Appendix F: at the answer's letter
 #
@@ -1133,8 +1134,9 @@ claim("letters.at_chance", right_letters(held_out), control=in_words)
 
 # %% [markdown]
 # `pocket` gives the right word for nearly all reviews and knows nothing of letters: it has never
-# seen such a question, and prefers one letter whatever stands behind it. SmolLM2 does the same.
-# Then little can be left when the letters cancel. Make the vector anyway, and look at its length.
+# seen such a question, and prefers one letter whatever stands behind it. SmolLM2, which gives the
+# right word for most, prefers one letter too; other wordings, also as a chat, did not help. Then
+# little can be left when the letters cancel. Make the vector anyway, and look at its length.
 
 # %%
 asked = questions(train)
@@ -1148,7 +1150,8 @@ claim("letters.steers", by_letter, control=by_chance)
 
 # %% [markdown]
 # At sixteen times its length it has next to no effect on `pocket`: a vector cannot find what the
-# model does not compute.
+# model does not compute. On SmolLM2 it is short too, and at equal cost it does about what random
+# directions do. In models of this size, read at the last word of a review, as in section 3.
 #
 # ## Appendix G: reading and writing
 #
