@@ -1146,11 +1146,11 @@ at_letter = steering.make(
 )  # fmt: skip
 print(f"norm {at_letter.norm:.3g}; of the vector from the last word: {vector.norm:.3g}")
 by_letter = effect(at_letter, affordable_strength(at_letter))
-claim("letters.steers", by_letter, control=by_chance)
+claim("letters.steers", by_letter, control=at_sweet_spot)
 
 # %% [markdown]
 # At sixteen times its length it has next to no effect on `pocket`: a vector cannot find what the
-# model does not compute. On SmolLM2 it is short too, and at equal cost it does about what random
+# model does not compute. On SmolLM2 it is short too, and turned up it does about what random
 # directions do. In models of this size, read at the last word of a review, as in section 3.
 #
 # ## Appendix G: reading and writing
@@ -1222,10 +1222,11 @@ claim("axes.random_directions", axes["random, mean"][LAST],
       control=sizes / axes["class means"][STEERS])  # fmt: skip
 
 # %% [markdown]
-# At the last token most things detect: so much of the stream differs there between praise and
-# blame that even random directions read it far better than chance. They do not write it. In the
-# next figure are the units of the dictionary that were searched in appendix C and the random
-# directions, all of one length. Look at the right edge: what reads well, and how much of it steers.
+# At the last token most things detect on `pocket`: so much of the stream differs there between
+# praise and blame that even random directions read it far better than chance. They do not write
+# it. In the next figure are the units of the dictionary that were searched in appendix C and the
+# random directions, all of one length. Look at the right edge: what reads well, and how much of it
+# steers.
 
 # %%
 effects_of = [effect(turned(i), length / means_here.norm, tuning, tuning_before).item()
@@ -1244,8 +1245,9 @@ figures.scatter(
 # well. The unit reads as well where the verdict is due but less well at other tokens, where it is
 # often off, and steers less. Asking reads as well as any (there it *is* the behaviour), and steers
 # less than the vector at a cost several times the budget: `pocket` follows no instructions. On
-# larger models AxBench finds that the difference of means detects best, and that a prompt steers
-# best.
+# SmolLM2 the two come apart the other way too: the chosen unit of its quickly trained dictionary
+# is off where the verdict is due, so it detects nothing there, and it steers most. On larger
+# models AxBench finds that the difference of means detects best, and that a prompt steers best.
 
 # %%
 claim.table()
