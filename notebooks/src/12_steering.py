@@ -19,7 +19,8 @@
 # - set steering against its rivals: a prompt, a bias on the logits, a little fine-tuning.
 #
 # Appendices: a vector in a file; three measures of cost; a feature of a sparse autoencoder, chosen,
-# clamped and switched off; and steering as it was first published.
+# clamped and switched off; steering as it was first published; how reliable it is prompt by prompt;
+# a vector from the letters of answers; and which ways read a concept and which ones write it.
 
 # %% [markdown] short=true
 # ## 1. One pair of prompts
@@ -414,7 +415,7 @@ figures.table([
 # - **one pair**: section 1;
 # - **paired difference**: the mean over pairs. *Contrastive activation addition*
 #   [@panickssery2023caa] is this with questions that have two answers, read at the answer's letter;
-#   here it is read at the last word of a review;
+#   here it is read at the last word of a review (at the letter: appendix F);
 # - **class means**: the mean of one class minus the mean of the other;
 # - **PCA** of the differences [@zou2023repe];
 # - **probe**: the weights of a logistic regression.
@@ -724,12 +725,12 @@ figures.table([{"way": name} | row for name, row in rivals.items()],
 # %% [markdown]
 # Read the table by its last three columns. On `pocket` the list of words does nothing to feelings:
 # their words are not on it. The vector carries over in full, and what it writes to the logits
-# directly does so less: the difference is what later layers make of it. (A dozen feelings, in one
-# draw.) And which of the two is cheaper? That depends on the text. Where no praise is due, the bias
-# costs nothing and the vector does. On reviews, half of which blame, the bias raises the loss, and
-# the vector does not. A cost measured on one kind of text decides no race. On SmolLM2, with fewer
-# prompts still, both kinds of text agree: the vector's logits carry over to feelings nearly as far
-# as the vector does, and cost more on both.
+# directly does so less: the difference is what later layers make of it. (A dozen feelings: how
+# much further differs widely from draw to draw.) And which of the two is cheaper? That depends on
+# the text. Where no praise is due, the bias costs nothing and the vector does. On reviews, half of
+# which blame, the bias raises the loss, and the vector does not. A cost measured on one kind of
+# text decides no race. On SmolLM2, with fewer prompts still, both kinds of text agree: the
+# vector's logits carry over to feelings nearly as far as the vector does, and cost more on both.
 #
 # On `pocket` the prompt disturbs most, and its effect is only near to the others': text about other
 # things is less expected behind a review, and pocket follows no instructions, so this says nothing
@@ -776,7 +777,8 @@ mi.figures.explore(
 #   judged by effect *and* cost: there is a cliff.
 # - Compare vectors at equal cost, never at equal strength.
 # - A feature of a dictionary steers too, if it is chosen by its effect: that a unit fires on praise
-#   is not enough (appendix C).
+#   is not enough (appendix C). Nor is it for any other direction (appendix G).
+# - A mean hides its prompts: nearly all move the right way, and not equally far (appendix E).
 # - Set the logit bias $v W_U$ beside every vector. On `pocket`, for the same effect on reviews, the
 #   vector moves feelings further; which of them costs less depends on the text that pays. A little
 #   fine-tuning is cheaper than the vector.
@@ -784,14 +786,15 @@ mi.figures.explore(
 # **What we have not shown.** That the vector *is* the model's concept: it is one handle that moves
 # the behaviour. [Notebook 13](13_behaviour_directions.ipynb) asks what such a direction carries.
 # And one behaviour in one grammar says little about how reliable steering is elsewhere: on larger
-# models it varies widely from input to input [@tan2024steering].
+# models it varies widely from input to input, and for some behaviours many of the inputs move
+# the wrong way [@tan2024steering].
 #
 # ## Where to read on
 #
 # - Activation addition [@turner2023actadd]; contrastive activation addition [@panickssery2023caa].
 # - Representation engineering [@zou2023repe]; a guide to concepts as vectors [@rutte2024guide].
 # - A benchmark on larger models, where prompting does better than all ways of steering, and sparse
-#   autoencoders are not competitive: [@wu2025axbench].
+#   autoencoders are not competitive: [@wu2025axbench]. Its two axes are those of appendix G.
 
 # %% [markdown]
 # ## Appendix A: a vector in a file
@@ -1026,6 +1029,225 @@ by_chance_front = [
     abs(front_effect(steering.random_like(front, model, seed))) for seed in range(10)
 ]
 claim("published.activation_addition", front_effect(front), control=sum(by_chance_front) / 10)
+
+# %% [markdown]
+# ## Appendix E: prompt by prompt
+#
+# An effect so far was a mean over reviews. Does the vector work on *each* of them? On larger models
+# it often does not: for many behaviours a good share of the prompts moves the wrong way, and how
+# far one moves depends on properties that the behaviour does not name [@tan2024steering]. So draw
+# more held-out reviews and keep one number for each. The control is random directions of the same
+# length. They have no right way, so each is turned to where it moves the mean. In the figure, look
+# at what lies left of zero.
+
+# %%
+many = mi.prompts.sentiment(model, mi.models.by_size(model, 100, 24), seed=6, split="test")
+as_is = praise(many)
+
+
+def moved(direction):
+    """How far a vector moves each review at the sweet spot's strength, [prompt], in logits."""
+    with steering.add(model, direction, strength):
+        return praise(many) - as_is
+
+
+moves = moved(vector)
+at_random = torch.stack([moved(steering.random_like(vector, model, i)) for i in range(n_drawn)])
+at_random = at_random * at_random.mean(1, keepdim=True).sign()
+
+# %%
+claim("reliability.wrong_way", (moves < 0).float().mean(), control=(at_random < 0).float().mean())
+figures.histogram(
+    {"the vector": moves, "one random direction": at_random[0]}, bins=24, ylabel="reviews",
+    title="Each review by itself", xlabel="change of praise against blame (logits)",
+)  # fmt: skip
+
+# %% [markdown]
+# The vector moves all but a few reviews the right way, if not all of them as far. (A random
+# direction moves some one way and some the other, whatever its mean.) What does it depend on? The
+# nearest property at hand is what the review says. In the next figure, compare the two groups, and
+# then look along each.
+
+# %%
+blames = praise_first(many) < 0
+
+
+def gap(rows):
+    """How much further reviews that blame move than reviews that praise, in logits."""
+    return rows[..., blames].mean(-1) - rows[..., ~blames].mean(-1)
+
+
+claim("reliability.by_verdict", gap(moves), control=gap(at_random).abs().mean())
+print(f"{((as_is < 0) & (as_is + moves > 0)).sum()} of {(as_is < 0).sum()} verdicts changed sides")
+figures.scatter(
+    as_is, moves, groups=["blames" if one else "praises" for one in blames.tolist()],
+    title="How far each review is moved", xlabel="praise against blame, not steered (logits)",
+    ylabel="change (logits)", correlation=True,
+)  # fmt: skip
+
+# %% [markdown]
+# On `pocket` the same vector moves a review that blames much further than one that praises: it has
+# more effect where there is more to change. On SmolLM2 it is the other way round, by less. Either
+# way the mean over reviews depends on how many of each there are, and a test set of one kind would
+# have given another number for the same vector. And moving is not turning: the line above the
+# figure says how many verdicts changed sides at the cost that we accept. On `pocket` it is next to
+# none, on SmolLM2 (with few reviews) all of them.
+#
+# ## Appendix F: at the answer's letter
+#
+# Contrastive activation addition as published [@panickssery2023caa] puts a question with two
+# answers, (A) and (B), and takes the difference of the activations at the *letter* of the one and
+# of the other. The letters themselves cancel, if each answer stands at (A) as often as at (B); what
+# is left is what the model makes of a letter: which answer it stands for. That needs a model that
+# can answer such a question. Ask first, each question in both orders of its answers, so that a
+# model that always says (A) is right half of the time. The control is the same reviews in words.
+
+
+# %%
+def questions(prompts):
+    """(question, letter of praise, letter of blame), each review twice, its answers swapped."""
+    rows, sides = [], praise_first(prompts).tolist()
+    for text, *pair, side in zip(prompts.clean, prompts.answers, prompts.wrong, sides, strict=True):
+        praising, blaming = pair if side > 0 else pair[::-1]
+        for a, b, letters in ((praising, blaming, "AB"), (blaming, praising, "BA")):
+            question = f"{text}{a} or{b}? (A){a} (B){b}. Answer: ("
+            rows.append((question, *letters))
+    return rows
+
+
+print(questions(held_out)[0])
+
+
+# %%
+def right_letters(prompts):
+    """Share of the questions in which the right letter has the higher logit."""
+    ids, gaps = mi.prompts.single_tokens(model, ["A", "B"]), []
+    with torch.no_grad():
+        for text, praising, blaming in questions(prompts):
+            logits = model(model.to_tokens(text))[0, -1]
+            gaps.append(logits[ids[praising]] - logits[ids[blaming]])
+    return (torch.stack(gaps) * praise_first(prompts).repeat_interleave(2) > 0).float().mean()
+
+
+in_words = (praise(held_out) * praise_first(held_out) > 0).float().mean()
+claim("letters.at_chance", right_letters(held_out), control=in_words)
+
+# %% [markdown]
+# `pocket` gives the right word for nearly all reviews and knows nothing of letters: it has never
+# seen such a question, and prefers one letter whatever stands behind it. SmolLM2, which gives the
+# right word for most, prefers one letter too; other wordings, also as a chat, did not help. Then
+# little can be left when the letters cancel. Make the vector anyway, and look at its length.
+
+# %%
+asked = questions(train)
+at_letter = steering.make(
+    model, [text + praising for text, praising, _ in asked],
+    [text + blaming for text, _, blaming in asked], layer,
+)  # fmt: skip
+print(f"norm {at_letter.norm:.3g}; of the vector from the last word: {vector.norm:.3g}")
+by_letter = effect(at_letter, affordable_strength(at_letter))
+claim("letters.steers", by_letter, control=at_sweet_spot)
+
+# %% [markdown]
+# At sixteen times its length it has next to no effect on `pocket`: a vector cannot find what the
+# model does not compute. On SmolLM2 it is short too, and turned up it does about what random
+# directions do. In models of this size, read at the last word of a review, as in section 3.
+#
+# ## Appendix G: reading and writing
+#
+# A direction can be asked two things: does it *detect* a concept in text, and does it *steer*
+# towards it? AxBench asks both of every method, on larger models [@wu2025axbench]. Here are its two
+# axes for directions of one layer, the dictionary's:
+#
+# - **detects**: the AUROC of telling praise from blame on held-out reviews and their twins, where
+#   the verdict is due, and for every token behind the last word of opinion;
+# - **steers**: the effect on the held-out reviews at the budget of cost.
+#
+# A random direction is turned by the training reviews, as every detector is fitted on something.
+# Asking (the last row) detects by the model's own verdict, and steers by the opener of section 5,
+# at the cost that it has.
+
+# %%
+LAST, EVERY = "detects, last token", "detects, any token"
+STEERS, COST = "steers (logits)", "cost (nats)"
+rows = [many.clean_tokens, many.corrupt_tokens]
+stream_of = torch.cat([mi.sites.read(model, tokens, [place])[place] for tokens in rows])
+praised = torch.cat([~blames, blames])
+evidence = many.positions["evidence"].repeat(2).to(praised.device)
+behind = torch.arange(stream_of.shape[1], device=praised.device) > evidence[:, None]
+
+
+def detects(scores):
+    """AUROC of praise at the last token and at all behind the evidence; scores: [text pos]."""
+    last = mi.sae.detection(scores[:, -1:], praised)
+    every = mi.sae.detection(scores[behind][:, None], praised[:, None].expand_as(scores)[behind])
+    return {LAST: last.auroc.item(), EVERY: every.auroc.item()}
+
+
+# %%
+def axes_of(direction):
+    """Both axes of a vector that is read by its product with the stream."""
+    times = affordable_strength(direction)
+    steers = {STEERS: effect(direction, times).item(), COST: cost(direction, times).item()}
+    return detects(stream_of @ direction.vector.to(stream_of)) | steers
+
+
+def turned(seed):
+    """A random direction, turned so that it reads praise as more on the training reviews."""
+    drawn = steering.random_like(means_here, model, seed).vector
+    return steering.new_vector(
+        model, drawn * (drawn @ means_here.vector).sign(), middle, method="random, turned"
+    )
+
+
+by_seed = [axes_of(turned(seed)) for seed in range(n_drawn)]
+
+# %%
+both = [mi.sae.unit_activations(model, sae, tokens, list(tried)) for tokens in rows]
+unit_detects = dict(zip(tried, map(detects, torch.cat(both).unbind(-1)), strict=True))
+own_verdict = mi.sae.detection(as_is[:, None], ~blames).auroc.item()
+unit_cost = cost(one, unit_affordable).item()
+axes = {
+    "class means": axes_of(means_here),
+    "probe": axes_of(vector_of(middle, steering.probe_weights)),
+    "SAE unit": unit_detects[chosen] | {STEERS: unit_equal.item(), COST: unit_cost},
+    "random, mean": {key: sum(row[key] for row in by_seed) / n_drawn for key in by_seed[0]},
+    "asking": {LAST: own_verdict, STEERS: by_prompt["reviews"], COST: by_prompt["cost"]},
+}
+figures.table([{"way": way} | row for way, row in axes.items()], title="Reading and writing")
+
+# %%
+sizes = sum(abs(row[STEERS]) for row in by_seed) / n_drawn
+claim("axes.random_directions", axes["random, mean"][LAST],
+      control=sizes / axes["class means"][STEERS])  # fmt: skip
+
+# %% [markdown]
+# At the last token most things detect on `pocket`: so much of the stream differs there between
+# praise and blame that even random directions read it far better than chance. They do not write
+# it. In the next figure are the units of the dictionary that were searched in appendix C and the
+# random directions, all of one length. Look at the right edge: what reads well, and how much of it
+# steers.
+
+# %%
+effects_of = [effect(turned(i), length / means_here.norm, tuning, tuning_before).item()
+              for i in range(n_drawn)]  # fmt: skip
+figures.scatter(
+    [row[LAST] for row in (*unit_detects.values(), *by_seed)], [*tried.values(), *effects_of],
+    groups=["unit"] * len(tried) + ["random direction"] * n_drawn,
+    labels=[*(f"unit {unit}" for unit in tried), *(f"random {i}" for i in range(n_drawn))],
+    title="What reads well need not steer", xlabel="AUROC of praise at the last token",
+    ylabel="praise against blame (logits)",
+)  # fmt: skip
+
+# %% [markdown]
+# On `pocket` the right edge is crowded, and one unit of those there steers. So how well something
+# reads cannot tell how well it writes. In the table, class means and probe do both, and equally
+# well. The unit reads as well where the verdict is due but less well at other tokens, where it is
+# often off, and steers less. Asking reads as well as any (there it *is* the behaviour), and steers
+# less than the vector at a cost several times the budget: `pocket` follows no instructions. On
+# SmolLM2 the two come apart the other way too: the chosen unit of its quickly trained dictionary
+# is off where the verdict is due, so it detects nothing there, and it steers most. On larger
+# models AxBench finds that the difference of means detects best, and that a prompt steers best.
 
 # %%
 claim.table()
