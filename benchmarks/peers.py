@@ -24,6 +24,7 @@ REQUIREMENTS = {
     "sae-lens": ("sae-lens==6.54.12", "transformer-lens==3.9.0", "transformers==5.23.0"),
     "eai-sparsify": ("eai-sparsify==1.3.3", "transformers==5.23.0"),
     "circuit-tracer": ("circuit-tracer==0.5.0",),
+    "concept-erasure": ("concept-erasure==0.2.4",),
     "tuned-lens": ("tuned-lens==0.2.0", "torchdata==0.9.0", "transformers==5.24.0"),
 }
 

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mi_helpers import sae as S
+from mi_helpers.sites import read
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "benchmarks"))
@@ -26,13 +27,18 @@ PER_BLOCK = {
 }
 
 
+def python_of_peer() -> Path:
+    """circuit-tracer's interpreter; skips the test where it has none."""
+    try:
+        return peers.python_of("circuit-tracer")
+    except peers.PeerError as err:
+        pytest.skip(str(err))
+
+
 @pytest.fixture(scope="module")
 def both(_pocket, tmp_path_factory):
     """Our graph and theirs, of one prompt with two logits."""
-    try:
-        python = peers.python_of("circuit-tracer")
-    except peers.PeerError as err:
-        pytest.skip(str(err))
+    python = python_of_peer()
     folder, top = tmp_path_factory.mktemp("circuit-tracer"), files("mi_data") / "transcoders"
     transcoders = [S.load(top / f"mlp_{i}") for i in range(_pocket.cfg.n_layers)]
     tokens = _pocket.to_tokens("John and Mary went to the shop. John gave the ball to")
@@ -96,3 +102,24 @@ def test_the_direct_effects_are_theirs(both) -> None:
     assert first.sum() == 1
     assert (mine - hers)[:, ~first].abs().max() < LIMIT < (mine - hers)[:, first].abs().max()
     assert (hers[:, ~first].abs() > 100 * LIMIT).sum() > 10_000  # something was compared
+
+
+@pytest.mark.slow
+def test_load_clt_opens_our_cross_layer_transcoder(_pocket, tmp_path) -> None:
+    """Its activations and what they write, to a rounding; its files have no linear map."""
+    python, folder = python_of_peer(), files("mi_data") / "transcoders" / "joint" / "across"
+    clt, cfg = S.load(folder), _pocket.cfg
+    tokens = _pocket.to_tokens("John and Mary went to the shop. John gave the ball to")
+    places = [("mlp_in", layer) for layer in range(cfg.n_layers)]
+    x = torch.stack([one[0] for one in read(_pocket, tokens, places).values()]).contiguous()
+    save_file({"x": x}, tmp_path / "in.safetensors")
+    script = [str(python), str(HERE / "circuit_tracer_clt_side.py"), str(folder), str(tmp_path)]
+    done = subprocess.run(script, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    theirs = load_file(tmp_path / "out.safetensors")
+    found = clt.encode(torch.cat(list(x), dim=-1))
+    apart = found.unflatten(-1, (cfg.n_layers, -1)).movedim(1, 0)
+    assert apart.shape == theirs["features"].shape and (apart > 100 * LIMIT).sum() > 500
+    assert (apart - theirs["features"]).abs().max() < LIMIT
+    decoded = (found @ clt.W_dec + clt.b_dec).unflatten(-1, (cfg.n_layers, -1)).movedim(1, 0)
+    assert (decoded - theirs["decoded"]).abs().max() < LIMIT < 0.01 * decoded.abs().max()

@@ -2,6 +2,9 @@
 
 The picture is plain SVG, which needs no script; a small script inside it, which fetches nothing,
 answers clicks and keys.
+
+It is written by hand and not by a graph library: a node's token and layer already say where it
+stands, so there is nothing to lay out; plain SVG stays in a saved notebook, without a network.
 """
 
 from __future__ import annotations
