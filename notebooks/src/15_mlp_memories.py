@@ -1149,6 +1149,7 @@ pairs = [pairs[i] for i in lot[: min(len(pairs), by_size(model, 32, 20)) // 2 * 
 levels = [("resid_post", i) for i in (0, n_layers // 2, n_layers - 1)]
 
 
+# %%
 def grid_at(some_model):
     """The stream at the last token, each first with each last name [level first last d_model]."""
     rows = []
@@ -1186,10 +1187,11 @@ mi.figures.table(
 claim("lot.known", known["trained"][1], control=known["untrained"][1])
 
 # %% [markdown]
-# On `pocket`, halfway up, what is no sum does tell known from made-up names, of people that the
-# direction never saw: not always, but clearly above chance, and the untrained model does not. So
-# the small interaction of section 8 is in part about names that were met in training. It is one
-# direction for all of them. That each known name has a vector of its own is not shown by this.
+# On `pocket`, halfway up and at the end, what is no sum tells known from made-up names, of people
+# that the direction never saw: not always, but clearly above chance. After the first layer it does
+# not yet, and the untrained model never does. So the small interaction of section 8 is in part
+# about names that were met in training. It is one direction for all of them. That each known name
+# has a vector of its own, as a hash would give it, is not shown by this.
 
 # %% [markdown]
 # ## Appendix C: keys against the truth
@@ -1236,10 +1238,11 @@ mi.figures.lines(
 claim("keys.labels", by_layer["neurons"].mean(), control=by_layer["random keys"].mean())
 
 # %% [markdown]
-# On `pocket` both lie far above the floor: among many random keys there is one that will do. But
-# above the first layer the best neuron does clearly better, most in the middle layers, where the
-# prediction is not yet all that counts. It is still no detector: an F1 of one would be. So the
-# keys lean towards what the texts mean, and a meaning is spread over more keys than one.
+# On `pocket` both lie far above the floor: among many random keys there is one that fits somewhat.
+# Above the first layer the best neuron does clearly better, and the lead shrinks in the last two.
+# So training turned keys towards what the texts mean. But one would be a perfect detector, and the
+# mean is far below it. Either these labels are spread over several keys, or the layer does not hold
+# them: single keys cannot tell which.
 
 # %%
 claim.table()
