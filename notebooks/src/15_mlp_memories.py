@@ -702,6 +702,7 @@ claim("hash.additive", added["trained"], control=added["untrained"])
 # to hash. And labels drawn by lot for each pair prove nothing: from $n$ vectors in $r$ dimensions,
 # whichever they are, least squares gets about a share $\Phi(\sqrt{r/(n-r)})$ of the very labels
 # that it was fitted to right ($\Phi$: the normal distribution's share below a value; $r < n$).
+# Appendix B measures it, and holds out a label that does have a rule.
 
 # %% [markdown] short=true
 # ## 9. Rewriting many facts
@@ -994,7 +995,7 @@ if n_layers == 6:  # pocket: methods that spare others but insert nothing prove 
 #   is fetched by attention in the last layers. Names are only partly gathered at their last token.
 # - With all others at the subject's last token held, dozens of neurons carry half of what all do
 #   there. A random basis takes more of them.
-# - That random labels can be read is arithmetic, and no evidence of a lookup.
+# - That random labels can be read is arithmetic, and no evidence of a lookup (appendix B).
 # - Many edits in one layer spoil each other one by one and hold at once; either way neighbours pay,
 #   and they pay far more for fine-tuning.
 #
@@ -1077,6 +1078,171 @@ mi.figures.table([{"edit": name} | dict(zip(columns, x.tolist(), strict=True))
 # phrasings, too. But nearly half of the neighbours go with them, and at one length all: the neurons
 # that are credited with one fact seem to speak for its whole relation. Edits at the subject, in
 # section 9, do better for single facts.
+
+# %% [markdown]
+# ## Appendix B: labels drawn by lot
+#
+# Section 8 warns of labels drawn by lot. See that it is arithmetic: take the names of its grid, and
+# from each of three kinds of vectors (what the trained model's layers have added at the name, the
+# same of the untrained one, and Gaussian noise) a random projection to a number of dimensions. Fit
+# labels drawn by lot to half of the names by least squares, and count what is right, there and
+# for the other half. What should you expect if the trained model looked names up?
+
+
+# %%
+def lots(vectors, share, times=40):
+    """How many lots are right: names fitted to, other names, and what the formula says."""
+    draw = torch.Generator().manual_seed(seed)
+    x = vectors[torch.randperm(len(vectors), generator=draw)].double()
+    n = len(x) // 2
+    dims = min(round(share * n), d_model)
+    x = (x - x.mean(0)) @ torch.randn(d_model, dims, generator=draw).double()
+    labels = torch.randn(len(x), times, generator=draw).double().sign()
+    fitted = torch.linalg.lstsq(x[:n], labels[:n]).solution
+    right = ((x @ fitted).sign() == labels).double()
+    formula = torch.special.ndtr(torch.tensor(dims / (n - dims)).sqrt())
+    return {"fitted to": right[:n].mean(), "other names": right[n:].mean(), "formula": formula}
+
+
+# %%
+vectors = {name: (grid[-1] - grid[0]).flatten(0, 1) for name, grid in grids.items()}
+noise = torch.randn(len(vectors["trained"]), d_model, generator=torch.Generator().manual_seed(seed))
+shares = (0.06, 0.12, 0.25, 0.37)
+found = {name: [lots(x, share) for share in shares]
+         for name, x in (vectors | {"Gaussian": noise}).items()}  # fmt: skip
+shown = {name: [float(x["fitted to"]) for x in rows] for name, rows in found.items()}
+shown["formula"] = [float(x["formula"]) for x in found["trained"]]
+shown["trained, other names"] = [float(x["other names"]) for x in found["trained"]]
+
+# %%
+mi.figures.lines(
+    shown, x=[str(x) for x in shares], xlabel="dimensions for each name fitted to",
+    ylabel="share of labels right", title="Labels drawn by lot are read from anything",
+)  # fmt: skip
+
+# %%
+for name, rows in found.items():
+    for row in rows:
+        assert abs(row["fitted to"] - row["formula"]) < 0.05, name
+claim("lot.fitted", found["trained"][2]["fitted to"], control=found["trained"][2]["other names"])
+
+# %% [markdown]
+# The three kinds lie on the formula's curve, so the number says how many dimensions there were and
+# nothing about the model. On other names every kind is at chance, as it must be: a lot has no rule.
+#
+# A label that *has* a rule is "this name is known". It is a good one to hold out, because no sum
+# can tell it. Take a grid in which each person's first and last name meet once, and all other pairs
+# are made up. A vector for each part gives known and made-up names the same mean score. So take the
+# parts' means away, take as a direction the mean of what is left of the known names, and use it on
+# **other people**: how often does a known name score above a made-up one? Chance is one half. The
+# control is the untrained model, which has met no name.
+
+# %%
+pairs, length = [], {}
+for a, b in (name.split() for name in sorted(people)):
+    if all(a != x and b != y for x, y in pairs):
+        pairs, length[b] = [*pairs, (a, b)], model.to_tokens(f" {b}").shape[1]
+usual_length = statistics.mode(length.values())
+pairs = [(a, b) for a, b in pairs if length[b] == usual_length]
+lot = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(seed))
+pairs = [pairs[i] for i in lot[: min(len(pairs), by_size(model, 32, 20)) // 2 * 2]]
+levels = [("resid_post", i) for i in (0, n_layers // 2, n_layers - 1)]
+
+
+# %%
+def grid_at(some_model):
+    """The stream at the last token, each first with each last name [level first last d_model]."""
+    rows = []
+    for a, _ in pairs:
+        asked = torch.cat([model.to_tokens(f"Everyone remembers {a} {b}") for _, b in pairs])
+        seen = mi.sites.read(some_model, asked, levels)
+        rows.append(torch.stack([seen[place][:, -1] for place in levels]))
+    return torch.stack(rows, 1)
+
+
+# %%
+def told_apart(grid, times=20):
+    """How often a known name scores above a made-up one, of people not fitted to."""
+    draw, found = torch.Generator().manual_seed(seed), []
+    for _ in range(times):
+        halves = torch.randperm(len(grid), generator=draw).chunk(2)
+        halves = [grid[some][:, some] for some in halves]
+        fitted, held = (x - x.mean(0) - x.mean(1, keepdim=True) + x.mean((0, 1)) for x in halves)
+        same = torch.eye(len(fitted), dtype=torch.bool)
+        score = held @ fitted[same].mean(0)
+        found.append((score[same][:, None] > score[~same]).float().mean())
+    return float(torch.stack(found).mean())
+
+
+# %%
+both = {"trained": grid_at(model), "untrained": grid_at(mi.untrained(model))}
+known = {name: [told_apart(grid) for grid in some] for name, some in both.items()}
+mi.figures.table(
+    [{"model": name} | {f"after layer {i}": x for (_, i), x in zip(levels, some, strict=True)}
+     for name, some in known.items()], digits=2,
+    title="A known name scores above a made-up one, other people",
+)  # fmt: skip
+
+# %%
+claim("lot.known", known["trained"][1], control=known["untrained"][1])
+
+# %% [markdown]
+# On `pocket`, halfway up and at the end, what is no sum tells known from made-up names, of people
+# that the direction never saw: not always, but clearly above chance. After the first layer it does
+# not yet, and the untrained model never does. So the small interaction of section 8 is in part
+# about names that were met in training. It is one direction for all of them. That each known name
+# has a vector of its own, as a hash would give it, is not shown by this.
+
+# %% [markdown]
+# ## Appendix C: keys against the truth
+#
+# Section 2 asked how much the current token decides, since that needs no rater. But the generator
+# knows what its texts mean: it labels spans (a subject, an attribute, a year) and whole texts
+# (sentiment, number). For each label take the neuron that detects it best: chosen, with its
+# threshold, on half of the texts and judged on the other half, by F1. The control is as many
+# random keys, through a ReLU. The floor is a unit that always says yes. Which layers do better?
+
+# %%
+import dataclasses
+
+from mi_helpers import sae
+
+labelled = sae.label_tokens(model, samples)
+assert labelled.tokens[kept].equal(tokens[kept])  # the same tokens as in section 1
+labelled = dataclasses.replace(labelled, real=kept)
+keys = torch.randn(d_model, d_mlp, generator=torch.Generator().manual_seed(seed))
+
+
+def detected(acts):
+    """For each label: the F1 of its best unit in held-out texts, and how common the label is."""
+    rows = sae.best_units(acts, labelled)
+    return torch.tensor([[row["f1"], 2 * row["base"] / (1 + row["base"])] for row in rows]).T
+
+
+# %%
+f1 = {
+    "neurons": torch.stack([detected(acts["mlp_post", i]) for i in layers]),
+    "random keys": torch.stack([detected((acts["mlp_in", i] @ keys).relu()) for i in layers]),
+}
+by_layer = {name: x[:, 0].mean(-1) for name, x in f1.items()}  # over the labels
+by_layer["always yes"] = f1["neurons"][:, 1].mean(-1)
+
+# %%
+mi.figures.lines(
+    by_layer, x=[f"L{i}" for i in layers], xlabel="layer",
+    ylabel="F1, mean over labels", subtitle=f"{f1['neurons'].shape[-1]} labels, held-out texts",
+    title="Trained keys detect what the generator meant",
+)  # fmt: skip
+
+# %%
+claim("keys.labels", by_layer["neurons"].mean(), control=by_layer["random keys"].mean())
+
+# %% [markdown]
+# On `pocket` both lie far above the floor: among many random keys there is one that fits somewhat.
+# Above the first layer the best neuron does clearly better, and the lead shrinks in the last two.
+# So training turned keys towards what the texts mean. But one would be a perfect detector, and the
+# mean is far below it. Either these labels are spread over several keys, or the layer does not hold
+# them: single keys cannot tell which.
 
 # %%
 claim.table()
