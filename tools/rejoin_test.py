@@ -15,7 +15,7 @@ does, both must have come to the same point: the same claims and values under al
 rounding, and the same of what no name shows: the state of random number generators, whether
 gradients are recorded, hooks left on models, folder and environment. Then, section upon section, a
 late learner's notebook is that of a learner who ran all. What a check or an exercise leaves under
-names of its own does not count, nor what comes of reading a clock.
+names of its own does not count, nor what comes of a clock's time or a temporary folder's name.
 
 MI_MODEL names the model, pocket otherwise. The exit status is 1 if anything was found. Needs a
 system that can fork, so not Windows.
@@ -161,14 +161,15 @@ def read(told: Path) -> State:
     return State(**left | {"missing": tuple(left["missing"])})
 
 
-def of_clocks(sources: Sequence[str]) -> set[str]:
-    """Names bound by a statement that reads a clock, or a name bound so."""
+def of_chance(sources: Sequence[str]) -> set[str]:
+    """Names bound by a statement that reads a clock or makes a folder, or uses a name bound so."""
+    chance = r"perf_counter|process_time|\.seconds\b|TemporaryDirectory|mkdtemp"
     found: set[str] = set()
     for source in sources:
         for node in ast.parse(source).body:
             text = ast.unparse(node)
             bound, used = bound_and_used(text)
-            if used & found or re.search(r"perf_counter|process_time|\.seconds\b", text):
+            if used & found or re.search(chance, text):
                 found |= bound
     return found
 
@@ -201,7 +202,7 @@ def walk(path: Path) -> Iterator[tuple[str, float, list[str]]]:
     os.chdir(path.parent / "exercises")
     shell, start = new_shell(), spent()
     errors = run_cell(shell, setup)
-    timed = of_clocks([code for section in found for _, code in section.cells])
+    timed = of_chance([code for section in found for _, code in section.cells])
     world()  # loads numpy's random numbers, which get their seed then
     yield "set-up", spent() - start, errors
     if errors:
