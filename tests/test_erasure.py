@@ -1,7 +1,9 @@
-"""LEACE of notebook 13, as it stands there, against the closed form of its paper."""
+"""LEACE of notebook 13, as it stands there, against its paper's closed form and its library."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,19 @@ import torch
 
 from mi_helpers import steering
 
-SOURCE = Path(__file__).resolve().parents[1] / "notebooks" / "src" / "13_behaviour_directions.py"
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+import peers  # noqa: E402
+
+SOURCE = ROOT / "notebooks" / "src" / "13_behaviour_directions.py"
+THEIRS = """
+import sys, torch
+from concept_erasure import LeaceEraser
+x, z = torch.load(sys.argv[1] + "/in.pt")
+eraser = LeaceEraser.fit(x, z, shrinkage=False, constrain_cov_trace=False)
+torch.save(eraser(x), sys.argv[1] + "/out.pt")
+"""
 
 
 @pytest.fixture(scope="module")
@@ -68,3 +82,20 @@ def test_leace_changes_less_than_projecting_out(notebook, data):
     assert (projected[y].mean(0) - projected[~y].mean(0)).norm() < 1e-8 * gap.norm()
     changes = [(other - x).square().sum() for other in (notebook["leace"](x, y)(x), projected)]
     assert changes[0] < 0.9 * changes[1]
+
+
+@pytest.mark.slow
+def test_leace_is_what_its_authors_library_does(notebook, data, tmp_path):
+    """concept-erasure, without its shrinkage and its bound on the trace."""
+    try:
+        python = peers.python_of("concept-erasure")
+    except peers.PeerError as err:
+        pytest.skip(str(err))
+    x, y = data
+    torch.save((x, y.double()), tmp_path / "in.pt")
+    done = subprocess.run(
+        [str(python), "-c", THEIRS, str(tmp_path)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    theirs = torch.load(tmp_path / "out.pt")
+    assert (notebook["leace"](x, y)(x) - theirs).abs().max() < 1e-5 < (theirs - x).abs().max()

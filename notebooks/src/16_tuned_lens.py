@@ -904,7 +904,7 @@ print("by the translator after:", [round(x, 2) for x in transfer.diagonal(-1).to
 # %%
 base, changed, unchanged = mi.models.load_tuned(model)
 kin = {"pocket": base, "on, changed texts": changed, "on, the same texts": unchanged}
-kin["another seed"] = mi.load_model("pocket-seed-1")
+kin["another seed"] = mi.models.load_pockets(base)["pocket-seed-1"]
 floors = range(base.cfg.n_layers)
 spots = [*(("resid_pre", floor) for floor in floors), ("resid_post", floors[-1])]
 learned, probed = rows_of("train", 400, of=base), rows_of("test", 50, of=base)
