@@ -1121,10 +1121,10 @@ mi.figures.lines(
 )  # fmt: skip
 
 # %%
+claim("lot.fitted", found["trained"][2]["fitted to"], control=found["trained"][2]["other names"])
 for name, rows in found.items():
     for row in rows:
         assert abs(row["fitted to"] - row["formula"]) < 0.05, name
-claim("lot.fitted", found["trained"][2]["fitted to"], control=found["trained"][2]["other names"])
 
 # %% [markdown]
 # The three kinds lie on the formula's curve, so the number says how many dimensions there were and
