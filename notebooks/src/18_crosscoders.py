@@ -562,8 +562,10 @@ for name in ("tokens furthest apart", "most turned, BatchTopK"):
 
 # %% [markdown] short=true
 # **Flagged equally often, the turned units and the plain difference are about as good**, in
-# precision and in recall: the plain one's lead came of how we counted. Both find about half of the
-# two new sentences and of the verdict, and **nothing of the capitals**. A crosscoder could still
+# precision and in recall: the plain one's lead came of how we counted. (Whether it must be the
+# *turned* units of this dictionary, the table does not ask: its controls are another dictionary's
+# units.) Both find about half of the two new sentences and of the verdict, and **nothing of the
+# capitals**. A crosscoder could still
 # add the sorting: which of those tokens belong together? We did not score that.
 
 # %% [markdown] tags=["task"] minutes=10 difficulty=2 short=true
@@ -700,9 +702,9 @@ claim("cross.ceiling", made["whole difference"].mean(), control=does["pocket-tun
 #   length of the plain difference finds as much without a dictionary**, at equal numbers of flagged
 #   tokens. Neither finds the capitals.
 # - What these units write where new words begin undoes two changes, and not the two others.
-# - Between two layers of one model nearly all units live on (appendix A). Between two seeds rows
-#   are turned further than by any of our changes, and say nothing of them (appendix B). Which
-#   weights moved does not tell either (appendix C).
+# - Between two layers of one model nearly all units have a row at both (appendix A). Between two
+#   seeds rows are turned further than by any of our changes, and say nothing of them (appendix B).
+#   Which weights moved does not tell either (appendix C).
 #
 # One layer, one size, one tuned model, one control: on `pocket`. The figures show one dictionary;
 # the claims' ranges come from three, of different seeds.
@@ -716,7 +718,8 @@ claim("cross.ceiling", made["whole difference"].mean(), control=does["pocket-tun
 # The two places of a crosscoder may be two layers of one model. Which features **live on** from
 # the second to the fourth layer of `pocket`, and which end or begin between them? The control
 # trains on the same rows with the pairing shuffled: what the second layer says of one token stands
-# beside what the fourth says of another. Then no feature can be at both.
+# beside what the fourth says of another. Then no token's feature can be at both. What we count is
+# units with rows of like length: a unit whose *firing goes with* something at both layers.
 
 # %%
 small = sae.Recipe("batchtopk", k=16, encoder_scale=1.0, **{**size, "d_sae": 256, "steps": 300})
@@ -746,7 +749,7 @@ layer_share = {name: some for name, (some, _) in by_layer.items()}
 
 # %%
 mi.figures.histogram(
-    layer_share, bins=20, title="Nearly all units live on", ylabel="units",
+    layer_share, bins=20, title="Nearly all units have a row at both layers", ylabel="units",
     xlabel="relative norm of the fourth layer",
 )  # fmt: skip
 
@@ -756,8 +759,10 @@ claim("cross.layers", live_on["paired"], control=live_on["shuffled"])
 print("median cosine of rows:", {k: round(float(v.median()), 2) for k, (_, v) in by_layer.items()})
 
 # %% [markdown]
-# Nearly every unit has a row of some length at both layers, and for most the two rows point about
-# the same way. This is what a stream is: layers add to it, and what no layer erases is still there.
+# Nearly every unit has a row of some length at both layers. That alone would not say that a feature
+# lives on: what a layer computes from the same token goes with something earlier, too. But for most
+# the two rows point about the same way, as they should in a stream: layers add to it, and what no
+# layer erases is still there.
 # Shuffled, most units keep to one layer. So a unit in the middle is a finding about the pairs, and
 # no habit of the dictionary. That hardly any begins or ends here says little about rarer features:
 # the dictionary is small.
@@ -769,8 +774,9 @@ print("median cosine of rows:", {k: round(float(v.median()), 2) for k, (_, v) in
 # it. Score it against `pocket` as `pocket-tuned` was scored. A crosscoder reads each place with
 # weights of its own, so it does not mind that the other model's axes mean other things; but
 # cosines between the two rows of a unit do. Therefore **align** first: the rotation that brings
-# `pocket`'s stream nearest to its sibling's (orthogonal Procrustes), fitted on the text of the
-# training, not on the text that is scored. The control for it is fitted to shuffled tokens.
+# `pocket`'s stream nearest to its sibling's (orthogonal Procrustes), fitted on the text on which
+# the rows were trained, too; which tokens units and gaps fall on is counted on other text. Might
+# rows agree because a rotation can be fitted to anything? The control is fitted to shuffled tokens.
 
 # %%
 sibling = mi.models.load_pockets(base)["pocket-seed-1"]
@@ -853,7 +859,7 @@ def moved(some):
 weights_moved = torch.stack([moved(tuned), moved(like)])
 mi.figures.heatmap(
     weights_moved, facets=["pocket-tuned", "pocket-control"], y=matrices, xlabel="layer",
-    text=".3f", center=None, title="The same weights move, whatever the text says",
+    text=".3f", center=None, title="The same weights move most, on changed and unchanged texts",
     colorbar="share of the matrix's length",
 )  # fmt: skip
 
@@ -869,10 +875,11 @@ by_lot = [alike(weights_moved[0], weights_moved[1].flatten()[some]).abs() for so
 claim("cross.weights", alike(*weights_moved), control=max(by_lot))
 
 # %% [markdown]
-# Both panels show one pattern, that of training at all. Without the control one would have told a
-# story about what MLPs write, which moved furthest in either. What is left is that the later
-# layers of the tuned model moved somewhat further than the control's. And no cell says *what*
-# changed, or on which text: for that one has to run the models.
+# Both panels show one pattern, that of training at all. (The correlation asks which matrices moved
+# further than others; it would not notice if all had moved twice as far.) Without the control one
+# would have told a story about what MLPs write, which moved furthest in either. What is left is
+# that the later layers of the tuned model moved somewhat further than the control's. And no cell
+# says *what* changed, or on which text: for that one has to run the models.
 
 # %% [markdown]
 # ## Appendix D: latent scaling on the real pair

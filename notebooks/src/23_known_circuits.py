@@ -140,10 +140,11 @@ print(f"LayerNorm divides by {scales.min():.2f} to {scales.max():.2f}")
 assert scales.max() / scales.min() < 1.001
 
 # %% [markdown] short=true
-# The package has eight programs. One is RASP's own example, `sort by frequency`: after `>` it says
-# the letters, the most frequent first, one after each further token. (A head finds `>`, three more
-# heads each compare how often two letters stand before it, MLPs make an order of the three
-# comparisons.) Does each model say what its program says, at every position where that says
+# The package has eight programs. One does, in a way of our own, a task of the paper on RASP,
+# `sort by frequency`: from `>` on it says the letters a, b and c, the most frequent first, one at
+# each token. (A head finds `>`, three more heads each compare how often two letters stand before
+# it, MLPs make an order of the three comparisons; a letter that is missing comes last.) Does each
+# model say what its program says, at every position where that says
 # anything? This is no finding but a condition for all that follows, so it is asserted, on a
 # thousand texts each.
 
@@ -288,8 +289,11 @@ check.auroc_of(auroc_of)
 # The methods are those of notebooks 04 to 08, random scores as a control, and the **transcoder
 # graph** of [notebook 17](17_attribution_graphs.ipynb) [@ameisen2025tracing]. It holds attention
 # patterns and LayerNorms' scales as the prompt has them, and MLPs go through the units that are
-# active. The run is then linear, and an edge's score is what flows along it to the answer, of the
-# prompt alone, without a twin. In these models the MLPs' own neurons are ReLUs, so they serve as
+# active. The run is then linear, and an edge's score is what flows along it to the metric, in the
+# prompt's run alone: of the twin it knows the answer, and no activation. So an edge that speaks as
+# much in both runs counts for it, and is not among the true ones here. The published graph has units and no
+# heads; ours takes the units of an MLP together and splits what moves between tokens by heads, to
+# have the nodes of the others. In these models the MLPs' own neurons are ReLUs, so they serve as
 # units and no transcoder lacks anything; on other models it needs trained transcoders.
 
 # %% short=true
@@ -474,9 +478,10 @@ claim("known.steps", edges_ap[row_of["EAP"], where["induction"]],
 #
 # The transcoder graph holds patterns as they are. So nothing goes through queries and keys: a head
 # that decides where another one looks, and does nothing else, gets zero, and so does all that only
-# such a head reads. (Its authors name this among its limits [@ameisen2025tracing].) How much of
-# the truth is that? Take the true edges of all programs, those into queries and keys and the
-# others apart. Which share of them is among a method's strongest edges?
+# such a head reads. (Its authors name this among its limits [@ameisen2025tracing].) That these
+# edges get zero is how the graph is made, no finding. How much of the truth is that, and do other
+# methods find it? Take the true edges of all programs, those into queries and keys and the others
+# apart. Which share of them is among a method's strongest edges?
 
 
 # %%
@@ -835,8 +840,8 @@ mi.figures.explore(
 #   the edges of a node apart; direct attribution sees only what speaks to the logits.
 # - Parts hide behind a backup, behind an opposite, behind a flat slope, behind a pattern that is
 #   held, behind a twin that does not ask, and behind the one who speaks. Each method falls for some
-#   of these. No score of nodes finds the backup; EAP-IG finds the edges into it. A transcoder graph
-#   sees nothing of what makes heads look where they do.
+#   of these. No score of nodes finds the backup; EAP-IG finds the edges into it. A graph with held
+#   patterns says nothing, by its making, of why heads look where they do.
 # - Compiled models judge otherwise than trained ones: on trained models of two programs learned
 #   gates do worse; the transcoder graph does better; so does EAP, much on `count`, a little and not
 #   on every prompt on `brackets`.

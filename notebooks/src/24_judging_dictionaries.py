@@ -330,8 +330,9 @@ claim("judge.probing_components", five["components"] - five["BatchTopK"],
 # If labels are at hand, why a dictionary? Because a probe on all dimensions overfits, one could
 # say, and few units do not. In a broad comparison units did not beat probes that were chosen with
 # care [@kantamneni2025probing]. Here is a probe on the whole stream, with the usual strength of the
-# penalty on its weights and with stronger ones; the strength is chosen on every fourth token of the
-# *training* texts, which the probes that are compared do not see.
+# penalty on its weights and with stronger ones. To choose the strength, probes are fitted to three
+# of four tokens of the *training* texts and scored on the fourth; with the chosen one they are then
+# fitted to all of these. The texts on which they are compared with units had no part in it.
 
 # %%
 fit_on = train & (torch.arange(len(train)) % 4 != 0)
@@ -463,13 +464,16 @@ mi.figures.bars(
 # text has families of its own: every name is *a name*, every "dog" *an animal*. The published
 # measure [@chanin2024absorption; @karvonen2025saebench] took first letters, with single words as
 # their children. We take classes of words, with single words as their children; a female name
-# counts as a name as well. On one half of the rows of fresh text we choose, on the other we count:
+# counts as a name as well. Our rule is *after* the benchmark's, not the same: it chooses a class's
+# units by sparse probes, takes shares of the probe's whole projection, and asks that the other
+# unit point the probe's way. On one half of the rows of fresh text we choose, on the other count:
 #
-# - the class's **own units**: first the unit whose firing tells the class best, by F1, then others
-#   as long as "one of them fires" gains three hundredths of F1 by one more. So a class that was
-#   split among several units has no hole;
+# - the class's **own units**: first the unit whose firing tells the class best, by F1 (it is high
+#   where most of the class is caught and little else), then others as long as "one of them fires"
+#   gains three hundredths of F1 by one more. So a class split among a few units has no hole for
+#   that. One split among *many*, a unit for each name say, still has, and these pass for children;
 # - **holes**: words of the class that a probe on the stream recognises, at which no own unit fires;
-# - a hole is **absorbed**, by the benchmark's rule, if one other unit does four tenths of the work:
+# - a hole is **absorbed**, by our rule, if one other unit does more than four tenths of the work:
 #   what it adds to the probe's score, over what the score has more than outside the class.
 
 # %%
@@ -593,12 +597,15 @@ claim("judge.nested_children", filled["Matryoshka"],
 # %% [markdown]
 # In the toy what works in the hole is a child, and it works hardly anywhere else. On pocket, too,
 # the rule finds less at words without a hole, but the gap is far smaller than the toy's. And what
-# works is seldom a child: it mostly fires where the class does not hold, so it stands for something
-# else as well. So what the rule counts here is for the most part not what absorption means, in any
-# of the kinds.
+# works is seldom a child: most of the tokens where it fires are not of the class, so it seems to
+# stand for something else as well. (A weak firing counts here as a strong one; weighed by
+# activation more units might pass, and the toy, which has no such noise, cannot say.) So what the
+# rule counts here need not be what absorption means, in any of the kinds.
 #
 # Of the little that is left, holes that a child fills, Matryoshka has less than BatchTopK, as it
-# should, though by the rule it seemed no better. Which question is asked decides who wins. But one
+# should, though by the rule it seemed no better. Which question is asked decides who wins. (They
+# differ in more than the child: the table's share is of all words and a mean of classes; the bars
+# are shares of holes, with a female name counted in both of its classes.) But one
 # dictionary of a kind is no comparison of kinds. Other classes, layers and widths were not asked;
 # nor did we ablate units, as the first study of absorption did.
 
@@ -863,8 +870,8 @@ mi.figures.heatmap(
 #   chosen. How far it is ahead depends on such care.
 # - Perturbation sees the decoder. Components of the judged tokens pass it too, those of other text
 #   do not, and an untrained model does in part.
-# - The benchmark's rule for absorption counts on pocket what is seldom a child of the class. By it
-#   Matryoshka absorbs no less than BatchTopK; if what is no child is left out, it does.
+# - A rule after the benchmark's for absorption counts on pocket what is seldom a child of the
+#   class. By it Matryoshka absorbs no less than BatchTopK; of holes that a child fills it has less.
 # - The swap asks the model. But with a mask that is learned from labels, the plain axes of the
 #   stream do as well as a trained dictionary.
 # - So report, beside the score, what components, random directions and an untrained model get.
