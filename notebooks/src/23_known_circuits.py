@@ -291,10 +291,10 @@ check.auroc_of(auroc_of)
 # patterns and LayerNorms' scales as the prompt has them, and MLPs go through the units that are
 # active. The run is then linear, and an edge's score is what flows along it to the metric, in the
 # prompt's run alone: of the twin it knows the answer, and no activation. So an edge that speaks as
-# much in both runs counts for it, and is not among the true ones here. The published graph has units and no
-# heads; ours takes the units of an MLP together and splits what moves between tokens by heads, to
-# have the nodes of the others. In these models the MLPs' own neurons are ReLUs, so they serve as
-# units and no transcoder lacks anything; on other models it needs trained transcoders.
+# much in both runs counts for it, and is not among the true ones here. The published graph has
+# units and no heads; ours takes the units of an MLP together and splits what moves between tokens
+# by heads, to have the nodes of the others. In these models the MLPs' own neurons are ReLUs: they
+# serve as units, and no transcoder lacks anything; other models need trained transcoders.
 
 # %% short=true
 methods = scoreboard.METHODS
