@@ -52,7 +52,8 @@ class Marks:
         if value is None or isinstance(value, (bool, int, float, complex, str, bytes, np.generic)):
             return f"{kind} {value!r}"
         if isinstance(value, Mapping):
-            parts = [f"{self.of(k, inside)}: {self.of(v, inside)}" for k, v in value.items()]
+            lasting = {k: v for k, v in value.items() if k != "seconds"}  # a clock's
+            parts = [f"{self.of(k, inside)}: {self.of(v, inside)}" for k, v in lasting.items()]
             return f"{kind} {{{', '.join(parts)}}}"
         if isinstance(value, (list, tuple, np.ndarray)):
             return f"{kind} [{', '.join(self.of(v, inside) for v in value)}]"
