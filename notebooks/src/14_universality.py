@@ -273,8 +273,9 @@ mi.figures.table(table, title="The same two steps, in other layers")
 # %% [markdown]
 # Read the table's middle columns. In three of the four the two steps are in the first and second
 # layer; in `pocket-seed-2` they are in the third and fourth. **What recurs is the mechanism, not
-# the address.** Whoever had looked at `pocket` alone could have written "induction heads sit in the
-# second layer" and been right about three models of four.
+# the address.** (Tested here is that the head below is needed; that the way leads through the keys
+# is shown in notebook 03, for the model loaded there.) Whoever had looked at `pocket` alone could
+# have written "induction heads sit in the second layer" and been right about three models of four.
 #
 # And one kind is nowhere: no pocket has a duplicate-token head. The control is what SmolLM2's best
 # head scores, in the recorded run of notebook 02.
@@ -475,7 +476,7 @@ mi.figures.bars(
 # %% [markdown]
 # Most neurons of `pocket` lack a partner in at least one sibling. Of those that have one in every
 # sibling, more lie in the last layers, close to the words that all models must say; but there the
-# control rises, too: much of what the last layers hold can be found in almost any direction.
+# control rises, too: for some of them the best of thousands of turned directions does as well.
 # Gurnee et al., in GPT-2 and Pythia models of five seeds each, call 1 to 5% of neurons
 # universal, by another
 # criterion: the correlation *less* that of a turned control. Choose a recurring neuron and see
@@ -556,8 +557,8 @@ check.mutual_matches(mutual_matches)
 # Last, whole states. CKA (section 1) asks whether tokens that are alike for one model are alike for
 # the other, whatever the axes. At each place of the stream, for all pairs of siblings; for two
 # untrained models; and for a pair of siblings with the tokens exchanged among those of the *same
-# word*, which keeps the word and takes its context away (but for words that occur only once). Where
-# does that last line lie, and what do two models share that have learned nothing?
+# word*, which keeps the word and takes its context and its position away (but for words that occur
+# only once). Where does that last line lie, and what do two models share that have learned nothing?
 
 
 # %%
@@ -596,7 +597,7 @@ of_untrained, (one, two) = profile_of(*raw), pairs[0]
 of_words = profile_of(states[one], states[two][:, same_word])
 claim("recur.streams", alike.mean(1).min(), control=of_untrained.mean())
 mi.figures.lines(
-    {"siblings, mean": alike.mean(0), "same word, another context": of_words,
+    {"siblings, mean": alike.mean(0), "same word, another place": of_words,
      "untrained": of_untrained},
     bands={"siblings, mean": (alike.amin(0), alike.amax(0))},
     title="Streams of siblings are alike; so are, in part, those of untrained models",
@@ -605,11 +606,12 @@ mi.figures.lines(
 )  # fmt: skip
 
 # %% [markdown] short=true
-# CKA is not zero for models that have learned nothing: they see the same words, and a word is like
-# itself. The words alone, without their contexts, bring about as much. Never read a CKA without
-# these controls. The siblings are above both at every place, least after the first layers and most
-# at both ends, where all must take the same words in and say the same. (The claim is the least
-# alike pair, mean over places.)
+# CKA is not zero for models that have learned nothing: they see the same words at the same
+# positions, and a word is like itself. The words alone, without context and position, bring about
+# as much, but less at the embedding, where nothing but the position was there to be taken away.
+# Never read a CKA without these controls. The siblings are above both at every place, least after
+# the first layers and most at both ends, where all must take the same words in and say the same.
+# (The claim is the least alike pair, mean over places.)
 #
 # **What inflates it.** A few directions or a few inputs with a large variance decide the number
 # [@davari2022cka]. Streams have such inputs: start tokens, whose streams are long and nearly equal
@@ -755,7 +757,7 @@ mi.figures.table(compared, title="One model, its siblings, and other kinds")
 
 # %% [markdown]
 # 1. *"Induction heads sit in the second layer."* One sibling of three has them elsewhere. What
-#    recurs is that a previous-token head lies below them and feeds them.
+#    recurs is that a previous-token head lies below them, and that they fail without it.
 # 2. *"Before the last layer the answer has moved to the end."* Notebook 00 claims it of `pocket`,
 #    with a narrow range that was measured over prompts. In `pocket-seed-1` a good part moves in the
 #    last layer itself. **A spread over prompts is no spread over models.**
@@ -822,7 +824,7 @@ unit_match = {name: partners(units["pocket"], units[name])[0] for name in list(u
 shares = {name: (match > 0.5).float().mean() for name, match in unit_match.items()}
 mi.figures.bars(
     list(shares.values()), list(shares), horizontal=True,
-    title="A sibling's SAE finds nearly as much again as another of the same model",
+    title="A sibling's SAE finds fewer units again than another of the same model, but most",
     xlabel="share of units whose best match is above a half",
 )  # fmt: skip
 

@@ -162,7 +162,7 @@ mi.figures.lines(
 # In the first steps the model memorises: the loss on its pairs falls, and on the others it becomes
 # *worse* than that of guessing. The model is sure of itself and wrong. Then, for long, little seems
 # to happen. Then the held-out pairs fall into place. This is **grokking** [@power2022grokking].
-# With four of five pairs the delay is hardly there; with shuffled answers the wait is in vain. How
+# With four of five pairs the delay is much shorter; with shuffled answers the wait is in vain. How
 # long the wait is depends on the seed; the claim's range spans five.
 
 
@@ -394,8 +394,9 @@ check.share_of_frequency(share_of_frequency)
 #
 # If the model adds on clocks, its logits are $\sum_k \alpha_k \cos(w_k(a + b - c))$, with a
 # strength $\alpha_k$ for each frequency. To measure the strengths, average the logits over all
-# pairs and answers with the same $a + b - c$. This leaves a curve of $p$ points, which is a sum of
-# cosines. How much of the logits' variance do these cosines explain?
+# pairs and answers with the same $a + b - c$. This leaves a curve of $p$ points. Take its cosines,
+# and leave its sines, which no clock has. How much of the logits' variance do these cosines
+# explain?
 
 
 # %%
@@ -429,8 +430,9 @@ mi.figures.lines(
 )  # fmt: skip
 
 # %% [markdown]
-# Few frequencies have a strength worth the name, the **key frequencies**: the same that stand out
-# in the embedding. With shuffled answers there are none. Were they chosen early? Here is their
+# Few frequencies have a strength worth the name. Call those with at least a tenth of the largest
+# strength the **key frequencies**: they are the same that stand out in the embedding. With shuffled
+# answers none stands out. Were the key frequencies chosen early? Here is their
 # place among all frequencies by power in the embedding, where 1 is the strongest.
 
 # %%
@@ -524,8 +526,10 @@ claim("grok.rebuilt", verdicts["neurons rebuilt"][0],
 # The clocks by hand are as right as the model. That alone would prove little: by section 1 any one
 # wave puts the right answer first. The loss says more, for it depends on the lead of the right
 # answer; and the clocks by hand have a *smaller* loss than the model. What they leave out did not
-# help. The control shows that it matters which frequency a neuron is given. Whether this is a clock
-# in every respect is asked in appendix A.
+# help. The embedding is another matter: rebuilt from its key waves it still gives right answers,
+# but the loss is many times the model's (the table), so what else it holds is used. The control
+# shows that it matters which frequency a neuron is given. Whether this is a clock in every respect
+# is asked in appendix A.
 
 # %% [markdown]
 # ## 6. Take a frequency away
@@ -656,11 +660,14 @@ mi.figures.lines(
 # no clocks yet. **Circuit formation**: all trained pairs are right and stay so, and the held-out
 # loss is worse than that of guessing, because the memorised part shouts across the clocks. But the
 # restricted loss falls, and the excluded loss *rises*: more and more of what the model knows of its
-# trained pairs, it knows by the clocks. **Cleanup**: the held-out loss falls, and with it the size
-# of all weights (below): the memorised part is worn down.
+# trained pairs, it knows by the clocks. (Later the excluded loss is above that of guessing: what is
+# left then leans to wrong answers, so how far above says nothing about knowledge.) **Cleanup**: the
+# held-out loss falls, and with it the size of all weights (below): the memorised part is worn down.
 #
 # As many frequencies that are not key are never more than a little better than guessing. The claims
-# look at the last logged step at which under a twentieth of the held-out pairs are right.
+# look at the last logged step at which under a twentieth of the held-out pairs are right. The
+# second one's control takes little away, as a model with shuffled answers has no clocks: it shows
+# that removal as such costs little, not that other frequencies of *this* model could go.
 
 # %%
 assert unused_alone.min() > 0.95 * math.log(p)
@@ -751,10 +758,11 @@ claim("grok.share", by_share[max(by_share)][-1], control=by_share[min(by_share)]
 # %% [markdown]
 # Weight decay is what makes the model tidy up *within the time given here*. It is not the only way:
 # the first report of grokking has a run without any, in very many steps
-# [@power2022grokking], and later ones explain delays without it, by the size of the first weights
-# [@liu2022omnigrok] or by a slow start of the learning of features [@kumar2023lazy]. One account of
-# why clocks win is **efficiency**: for the same logits they need less weight than a table of
-# answers, and the more so the more pairs there are [@varma2023efficiency].
+# [@power2022grokking], and a later one explains a delay without it, by a slow start of the learning
+# of features [@kumar2023lazy]. Another sees the cause in first weights that are too large, which
+# weight decay must bring down: the weaker it is, the longer the wait [@liu2022omnigrok]. One
+# account of why clocks win is **efficiency**: for the same logits they need less weight than a
+# table of answers, and the more so the more pairs there are [@varma2023efficiency].
 
 # %% [markdown] short=true
 # ## Summary
@@ -762,8 +770,8 @@ claim("grok.share", by_share[max(by_share)][-1], control=by_share[min(by_share)]
 # - A small transformer first memorises sums modulo a prime, and much later gets held-out ones
 #   right.
 # - What it learns is addition on a few clocks: waves of few frequencies in the embedding, neurons
-#   of one frequency each, logits that are cosines of $a + b - c$. Rebuilt from these it does as
-#   well.
+#   of one frequency each, logits that are cosines of $a + b - c$. Rebuilt from any of these it
+#   answers as well; its loss is no larger from neurons or logits, but larger from the embedding.
 # - Restricted and excluded loss show the clocks growing while the held-out loss is still worse than
 #   that of guessing. The jump comes when the memorised part fades.
 # - It takes limited data and a pressure towards small weights, or much patience.

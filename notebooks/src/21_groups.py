@@ -186,7 +186,8 @@ check.part_in_irrep(part_in_irrep)
 # factor and another as the second, a layer of 128 ReLU neurons reads both, and an unembedding
 # writes a logit for each element. It is trained on 60% of the $24^2$ pairs, all in every step, with
 # weight decay. Eight seeds are trained side by side; a seed decides the first weights and which
-# pairs are held out. The control learns products that were **dealt out at random** to the pairs.
+# pairs are held out. The control learns products that were **dealt out at random** to the pairs, in
+# a fifth of the steps: enough to learn them by heart, and there is nothing else to learn.
 
 # %% short=true
 config = composition.CompositionConfig("S4", seeds=tuple(range(8)))
@@ -294,7 +295,9 @@ mi.figures.bars(
 # Are four functions much? There are 23 orthogonal functions of $abc^{-1}$ that vary, and any four
 # of them explain something. The control takes four at random. The printed line takes all 23, and
 # they explain hardly more than the four characters do: the missing third is no function of
-# $abc^{-1}$ at all.
+# $abc^{-1}$ at all. But mind the last bar of the figure: the table of right answers has *all* of
+# its variance in these four. So the share says what right logits look like, not how they are
+# computed.
 
 
 # %%
@@ -495,10 +498,11 @@ few, by_table = (learned_by(nets).sum(1).float().mean() for nets in (c31, table_
 claim("compose.few", few, control=by_table)
 
 # %% [markdown] short=true
-# So weak universality holds in these groups: the median neuron of every network lives in one irrep,
-# as no untrained one does. And networks of $C_{31}$ use less than half of the 15 frequencies, where
-# a table of right answers has all. Now the parts. Choose a group: a row is a seed, a column an
-# irrep, and the colour is the irrep's share of all that characters explain. Are the rows alike?
+# So weak universality holds in these groups, as far as the neurons' inputs tell: the median neuron
+# of every network lives mostly in one irrep, as no untrained one does. And networks of $C_{31}$ use
+# less than half of the 15 frequencies, where a table of right answers has all. Now the parts.
+# Choose a group: a row is a seed, a column an irrep, and the colour is the irrep's share of all
+# that characters explain. Are the rows alike?
 
 
 # %% short=true
@@ -670,13 +674,13 @@ claim("compose.opposite", inputs, control=raw_in)
 claim("compose.against", outputs, control=raw_out)
 
 # %% [markdown] short=true
-# In other groups there are no things and places, but there is what they stand for. The elements
-# that leave thing $i$ alone are a **subgroup** $H$, a group within the group; those with the same
-# $a^{-1}(i)$ are a **right coset** $Ha$, those with the same $b(j)$ a **left coset** $bK$, where
-# $K$ leaves $j$ alone. The account says: each neuron's first table is constant on the right cosets
-# of some subgroup, and its second on the left cosets of some other, a conjugate one that matches.
-# The last is not tested here: each table may choose for itself. What share of a table's variance
-# lies *between* cosets?
+# Not every group comes with things and places, but what they stand for can be said without. The
+# elements that leave thing $i$ alone are a **subgroup** $H$, a group within the group; those with
+# the same $a^{-1}(i)$ are a **right coset** $Ha$, those with the same $b(j)$ a **left coset** $bK$,
+# where $K$ leaves $j$ alone. The account says: each neuron's first table is constant on the right
+# cosets of some subgroup, and its second on the left cosets of some other, a conjugate one that
+# matches. The last is not tested here: each table may choose for itself. What share of a table's
+# variance lies *between* cosets?
 
 # %% [markdown] tags=["task"] minutes=15 difficulty=2
 # ### Exercise 4: between cosets
@@ -760,8 +764,8 @@ def random_vectors(nets):
 # out: a clock of a prime number of hours has no subgroup but itself and the identity, and this
 # account has nothing to say of it.) Compare the two lines of a colour, and where they part: whole
 # for the networks of a group, dashed for the random vectors. The claim takes five elements, a
-# choice made after a look at such lines; five elements are four cosets or fewer in $S_4$, but up to
-# twelve in $A_5$ and 24 in $S_5$.
+# choice made after a look at such lines: with six, less than half of $A_5$'s neurons would fit.
+# Five elements are four cosets or fewer in $S_4$, but up to twelve in $A_5$ and 24 in $S_5$.
 
 # %% short=true
 draw.manual_seed(0)
@@ -892,7 +896,7 @@ claim("compose.by_cosets", min(score[name, "cosets"].min() for name in with_cose
 #
 # - **The kind recurs.** There, every model has a previous-token head that feeds an induction head;
 #   here, most neurons of every group live mostly in one irrep. In these four models and five
-#   groups, the seed does not choose the mechanism.
+#   groups no seed showed another kind, as far as such tests can tell kinds apart.
 # - **The parts do not.** There, layers and numbers of the heads differ; here, the irreps. The toy
 #   adds what no language model can: the list of what *could* have been learned, and so the overlap
 #   that chance alone would give.

@@ -203,15 +203,17 @@ claim("solu.facts", sum(by_kind["solu"][i] for i in facts) / len(facts),
 
 # %% [markdown] short=true
 # Facts are many and rare, which is what superposition is good for; that this is the reason here is
-# a guess.
+# a guess. (With LayerNorm the cost is gone on average; the figure has a little of it left on
+# profiles, made up for elsewhere.)
 #
 # ## 3. How many neurons at a time?
 #
 # Read the neurons of every layer, what goes into the function and what comes out. The control is a
 # **rotation**. But which? One may turn what comes *out*: then any function that makes neurons spiky
 # looks like a basis. The other turns what goes *in*, and applies the same function: it has the
-# function's doing, and not what the weights have learned about *these* directions. For spikes it
-# is the harder control. For purity it need not be, so the table has both.
+# function's doing, and not what the weights have learned about *these* directions. (It mixes the
+# neurons' thresholds, too: how seldom a neuron is on is lost with its direction.) For spikes it is
+# the harder control. For purity it need not be, so the table has both.
 
 # %%
 from transformers.activations import ACT2FN
@@ -387,7 +389,9 @@ claim("solu.gelu_basis", pure["gelu"] / turned["gelu"], control=pure["solu_ln"] 
 # %% [markdown] short=true
 # GELU's neurons are hardly purer than random directions that go through the same function: in
 # these models its basis is privileged in principle, and little is made of it. SoLU's are much
-# purer, with the LayerNorm too. But look at the column of neurons used. What SoLU alone writes
+# purer, with the LayerNorm too. (Of SoLU alone the turn *behind* leaves more purity, so it is the
+# harder control; the neurons as they are have about twice as much.) But look at the column of
+# neurons used. What SoLU alone writes
 # comes from about two dozen effective neurons, and purity by weight is about those. Few neurons
 # alone do not make it: turned before, still fewer are used, and they are not pure. Counted one by
 # one (the last column: every neuron alike), SoLU alone makes neurons *worse*, as most are idle;
@@ -512,7 +516,7 @@ by_count = {names[name]: [effect((name, 0), k) for k in counts] for name in name
 by_count["SoLU, drawn at random"] = [effect(("solu", 0), k, torch.rand_like) for k in counts]
 mi.figures.lines(
     by_count, x=[str(k) for k in counts], xlabel="neurons kept in each layer",
-    ylabel="share of the MLPs' effect", title="With LayerNorm small activations matter",
+    ylabel="share of the MLPs' effect", title="With LayerNorm a few neurons are not enough",
 )  # fmt: skip
 
 # %% short=true
@@ -522,10 +526,13 @@ claim("solu.top_four", four["solu"], control=sixteen)
 claim("solu.smuggled", 1 - four["solu_ln"], control=1 - four["solu"])
 
 # %% [markdown] short=true
-# SoLU alone does almost all with four neurons of each layer. Behind a LayerNorm four leave nearly
-# half undone: the many small activations, which look negligible beside the large ones, carry it.
-# That fits what the paper suspected. It does not show that what they carry is superposition: in
-# GELU, where even sixteen neurons do less than these four, small activations matter still more.
+# SoLU alone does almost all with four neurons of each layer. With a LayerNorm behind it four leave
+# nearly half undone. But four are three times the effective number of SoLU alone, and no more than
+# the effective number with LayerNorm (table of section 4). Sixteen are the fairer count, and they
+# leave about a fifth undone (figure, seed 0). So the next dozen carry part of that half, and small
+# activations, which look negligible beside the large ones, the rest. That fits what the paper
+# suspected. It does not show that what they carry is superposition: in GELU, where even sixteen
+# neurons do less than these four, small activations matter still more.
 #
 # How can it be, if the same SoLU stands before the LayerNorm? Look at what goes into the softmax:
 # the share of the strongest neuron, of every token.
@@ -538,7 +545,7 @@ strongest = {
 }  # fmt: skip
 mi.figures.histogram(
     strongest, xlabel="share of the strongest neuron in the softmax",
-    title="Behind a LayerNorm the softmax hardly chooses",
+    title="With a LayerNorm behind it the softmax hardly chooses",
 )  # fmt: skip
 
 # %% short=true
@@ -559,7 +566,7 @@ mi.figures.table([
     {"in the paper": "more neurons look interpretable to raters, 60% for 35%",
      "here": "neurons are purer, by known properties and by weight"},
     {"in the paper": "SoLU may hide what it does not show",
-     "here": "yes: with LayerNorm small activations do much of the work"},
+     "here": "yes: with LayerNorm the largest few leave part of the work undone"},
 ], title="Softmax linear units, claimed and found")  # fmt: skip
 
 # %% [markdown] short=true
@@ -571,10 +578,12 @@ mi.figures.table([
 #   of that falls on one property a neuron.
 # - With a LayerNorm the cost is gone and neurons are still about twice as pure as GELU's (on labels
 #   without words, somewhat purer). But
-#   nearly half of what the MLPs do is not in the largest few: who explains these leaves it out.
+#   nearly half of what the MLPs do is not in a token's four largest: who explains these leaves it
+#   out.
 # - GELU's neurons are spiky, and hardly purer than random directions through the same function.
 #   Privileged is not interpretable.
-# - The right control for a basis turns what goes *into* the function.
+# - A control for a basis turns what goes *into* the function, or what comes out: try both, and
+#   take the harder.
 #
 # **What we have not shown.** That it is so at another size or with other rates of learning, or with
 # another optimiser: the matrices were trained with Muon. Purity knows the properties we listed and
@@ -592,8 +601,10 @@ mi.figures.table([
 # ## Appendix A: spiky neurons, and a stream that is not
 #
 # Turn what comes *out* of the function, and most of the kurtosis is gone, in every model (section
-# 4, the table): neurons are a privileged basis, in the sense of the word. In the residual stream a
-# rotation changes nothing. The ratio tells them apart: kurtosis as it is, over that after the turn.
+# 4, the table): neurons are a privileged basis, in the sense of the word. In the residual stream
+# behind the last layer, the one measured, a rotation changes next to nothing. (Training matters:
+# [@elhage2023privileged] trace spiky streams to Adam; our matrices were trained with Muon.) The
+# ratio tells them apart: kurtosis as it is, over that after the turn.
 
 # %%
 stream = {}
@@ -610,10 +621,10 @@ claim("solu.stream", plain / after_turn, control=spiky / spread_out)
 # %% [markdown]
 # ## Appendix B: the threshold that nobody built
 #
-# Behind a LayerNorm SoLU is $x e^x$ (section 1). Is that exact? Nearly: a LayerNorm adds a small
-# $\varepsilon$ to the variance, and what SoLU hands over is so small that this counts. So change
-# the LayerNorm of a trained model: take $\varepsilon$ away, or give all tokens of a layer one and
-# the same gain. Does either matter?
+# Seen from behind its LayerNorm SoLU is $x e^x$ (section 1). Is that exact? Nearly: a LayerNorm
+# adds a small $\varepsilon$ to the variance, and what SoLU hands over is so small that this counts.
+# So change the LayerNorm of a trained model: take $\varepsilon$ away, or give all tokens of a layer
+# one and the same gain. Does either matter?
 
 
 # %%
