@@ -81,7 +81,7 @@ assert all(torch.isclose(cka(first, other), whole) for other in versions.values(
 # %% [markdown] tags=["task"] minutes=10 difficulty=1 short=true
 # ### Exercise 1: the best match
 # For each unit of one network return the largest correlation that a unit of the other has with it,
-# and the number of that unit.
+# and the number of that unit. Signs count: a unit that does the opposite is no match.
 
 # %% [markdown] tags=["hint"]
 # Centre each column and give it length 1. Then one product has all correlations, `[unit unit2]`.

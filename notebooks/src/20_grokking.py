@@ -582,7 +582,8 @@ claim("grok.ablated", min(without[k - 1] for k in key) / whole, control=cleaned 
 # %% [markdown] tags=["hint"]
 # `sums = (torch.arange(p)[:, None] + torch.arange(p)) % p` says for each pair which sum it has.
 # Averaging over the pairs with one sum, then putting the average back with `[sums]`, keeps what
-# depends on the sum.
+# depends on the sum. Of the averages, `[sum c]`, a wave of length one holds
+# `torch.outer(wave, wave @ averages)`.
 
 
 # %% tags=["exercise"]

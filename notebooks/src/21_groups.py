@@ -142,19 +142,6 @@ assert sum(matrices.shape[-1] ** 2 for matrices in s4.irreps.values()) == s4.ord
 # $$(P f)(a) = \frac{\chi(e)}{\sum_x \chi(x)^2} \sum_b \chi(a^{-1} b)\, f(b).$$
 
 
-# %%
-def projectors(group):
-    """For each irrep but the trivial one: the matrix that takes a function to its part [g g]."""
-    quotient = group.table[group.inverse]  # a^-1 b at [a, b]
-    found = {name: groups.character(matrices) for name, matrices in group.irreps.items()}
-    return {name: (chi[0] / chi.square().sum() * chi[quotient]).float()
-            for name, chi in found.items() if name != "trivial"}  # fmt: skip
-
-
-parts = projectors(s4)
-everything = sum(parts.values()) + 1 / s4.order
-assert torch.allclose(everything, torch.eye(s4.order), atol=1e-5)  # nothing is left over
-
 # %% [markdown] tags=["task"] minutes=10 difficulty=2
 # ### Exercise 2: a function's part in one irrep
 # Return the part of a function on a group that lies in the irrep with character `chi`. Element 0 is
@@ -178,6 +165,20 @@ def part_in_irrep(function, chi, table):
 
 # %% tags=["check"]
 check.part_in_irrep(part_in_irrep)
+
+
+# %%
+def projectors(group):
+    """For each irrep but the trivial one: the matrix that takes a function to its part [g g]."""
+    quotient = group.table[group.inverse]  # a^-1 b at [a, b]
+    found = {name: groups.character(matrices) for name, matrices in group.irreps.items()}
+    return {name: (chi[0] / chi.square().sum() * chi[quotient]).float()
+            for name, chi in found.items() if name != "trivial"}  # fmt: skip
+
+
+parts = projectors(s4)
+everything = sum(parts.values()) + 1 / s4.order
+assert torch.allclose(everything, torch.eye(s4.order), atol=1e-5)  # nothing is left over
 
 # %% [markdown] short=true
 # ## 3. Eight networks learn one table

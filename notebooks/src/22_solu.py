@@ -68,9 +68,9 @@ def softmax_linear(hidden):
 check.softmax_linear(softmax_linear)
 
 # %% [markdown]
-# To speak of "spread" we need a number. Take the squares of the activations as weights; the
-# **effective number** of neurons is $(\sum a_i^2)^2 / \sum a_i^4$. It is one where one neuron does
-# all, and $n$ where $n$ neurons do the same.
+# To speak of "spread" we need a number. Let each neuron's share be its squared activation over the
+# sum of all squares; the **effective number** of neurons is one over the sum of the squared shares.
+# It is one where one neuron does all, and $n$ where $n$ neurons do the same.
 
 # %% [markdown] tags=["task"] minutes=5 difficulty=1
 # ### Exercise 2: how many neurons?
@@ -119,9 +119,10 @@ assert torch.allclose(normed(x * x.softmax(-1)), normed(x * x.exp()))
 # ## 2. Models alike but for this
 #
 # [A script](../data/solu/README.md) trained small language models on the text of `pocket`, of
-# which we know what it means. Three layers, 384 neurons in each, tied embeddings. The models of one
-# seed have the same first weights and read the same text in the same order; only the function in
-# their MLPs differs. Look at where the curves are apart, and where they meet.
+# which we know what it means. Three layers, 384 neurons in each, and tied embeddings (one matrix
+# embeds and, transposed, unembeds). The models of one seed have the same first weights and read the
+# same text in the same order; only the function in their MLPs differs. Look at where the curves are
+# apart, and where they meet.
 
 # %% short=true
 runs = solu.losses()

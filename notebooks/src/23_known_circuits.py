@@ -192,11 +192,13 @@ drawn(cases["reverse"], cases["reverse"].truth.edges, "The true circuit of rever
 # %% [markdown] tags=["task"] minutes=20 difficulty=3
 # ### Exercise 2: neurons that fire for both
 # A `Map` of two variables needs one neuron for each pair of values, which is one where *both* are
-# there and zero otherwise. The input holds the first variable's values one-hot, then the
-# second's. Give weights and biases for ReLU neurons, the pairs in the order (0, 0), (0, 1), … Be
-# robust: each input may be off by up to `0.15`, so a value that is there may be read as `0.85` to
-# `1.15`, and one that is not as `-0.15` to `0.15`. (With exact inputs the neuron of a pair that is
-# there must be one.) Where a pair is not there, its neuron must stay at zero, exactly.
+# there and zero otherwise. The input has a number for each value, 1 for the one that is there and 0
+# for the others (**one-hot**): the first variable's, then the second's. Give weights and biases for
+# ReLU neurons, the pairs in the order (0, 0), (0, 1), … Be robust: each input may be off by up to
+# `0.15`, so a value that is there may be read as `0.85` to `1.15`, and one that is not as `-0.15`
+# to `0.15`. (With exact inputs the neuron of a pair that is there must be one; with noise it need
+# not be, but must still be above zero.) Where a pair is not there, its neuron must stay at zero,
+# exactly.
 
 # %% [markdown] tags=["hint"]
 # With weights of one and a bias of −1 the neuron is right for exact inputs, and lets through every
@@ -251,10 +253,12 @@ print(f"AUROC {auroc(longer, rare):.2f}, average precision {average_precision(lo
 # %% [markdown] tags=["task"] minutes=15 difficulty=2 short=true
 # ### Exercise 3: the chance to rank a pair right
 # Write the AUROC: over all pairs of a true and another item, the share in which the true one scores
-# higher. Equal scores count one half.
+# higher. Equal scores count one half. A graph may have a hundred thousand edges: do it without a
+# table of all pairs, by sorting the others and counting for each true item how many are below.
 
 # %% [markdown] tags=["hint"]
-# `scores[true][:, None] > scores[~true]` compares all pairs at once.
+# `torch.searchsorted(others, mine)` counts how many of the sorted `others` lie below each of
+# `mine`; with `right=True`, how many do not lie above. The mean of both counts ties by half.
 
 
 # %% tags=["exercise"]
@@ -265,8 +269,9 @@ def auroc_of(scores, true):
 
 # %% tags=["solution"]
 def auroc_of(scores, true):
-    right, other = scores[true][:, None], scores[~true]
-    return ((right > other).double() + (right == other).double() / 2).mean()
+    mine, others = scores[true], scores[~true].sort().values
+    below, upto = (torch.searchsorted(others, mine, right=ties) for ties in (False, True))
+    return (below + upto).double().mean() / (2 * len(others))
 
 
 # %% tags=["check"]

@@ -28,8 +28,8 @@ def _pairs(n_first, n_second):
     return torch.cat([first, torch.eye(n_second).repeat(1, n_first)])
 
 
-def not_robust(n_first, n_second):
-    return _pairs(n_first, n_second), torch.full((n_first * n_second,), -1.0)
+def not_robust(n_first, n_second):  # it fires at the worst noise alone
+    return 1.41 * _pairs(n_first, n_second), torch.full((n_first * n_second,), -1.82)
 
 
 def says_or(n_first, n_second):
@@ -48,6 +48,10 @@ def too_low(n_first, n_second):
 
 def too_loud(n_first, n_second):
     return 4 * _pairs(n_first, n_second), torch.full((n_first * n_second,), -6.0)
+
+
+def too_steep(n_first, n_second):
+    return 50 * _pairs(n_first, n_second), torch.full((n_first * n_second,), -99.0)
 
 
 def _compared(scores, true):
@@ -102,7 +106,14 @@ WRONG = {
         over_queries,
         over_all_positions,
     ],
-    "and_neurons": [not_robust, says_or, wrong_order, too_low, too_loud],
+    "and_neurons": [
+        not_robust,
+        too_steep,
+        says_or,
+        wrong_order,
+        too_low,
+        too_loud,
+    ],
     "auroc_of": [ties_count_nothing, ties_count_in_full, upside_down, against_all],
     "two_areas": [signed_distance, left_sum, plain_means, exchanged],
 }

@@ -79,12 +79,16 @@ def and_neurons(answer: Any, rng: torch.Generator) -> None:
             f"Where both values are there the neuron must be 1; here one is {float(on[0]):.3g}.",
         )
         refuse_if(bool((off > 1e-6).any()), "A neuron fires for a pair that is not its own.")
-        noise = 0.15 * (2 * torch.rand(40, n, n_in, generator=rng) - 1)
+        noise = 0.15 * (2 * torch.randint(2, (200, n, n_in), generator=rng) - 1)  # the worst
         noisy = ((pairs + noise) @ W_in.float() + b_in.float()).relu()
         refuse_if(
             bool((noisy[:, ~torch.eye(n, dtype=torch.bool)] > 1e-6).any()),
             "Right for exact inputs, but with a little noise neurons fire for pairs that are not "
             "there: make them steeper, so that a missing value takes them well below zero.",
+        )
+        refuse_if(
+            bool((noisy.diagonal(dim1=1, dim2=2) < 1e-6).any()),
+            "With a little noise a neuron falls silent for the pair that is there: too steep.",
         )
 
 
