@@ -25,6 +25,17 @@ REQUIREMENTS = {
     "eai-sparsify": ("eai-sparsify==1.3.3", "transformers==5.23.0"),
     "circuit-tracer": ("circuit-tracer==0.5.0",),
     "concept-erasure": ("concept-erasure==0.2.4",),
+    "sae-bench": (
+        "sae-bench==0.6.0",
+        "sae-lens==6.54.12",
+        "transformer-lens==3.9.0",
+        "transformers==5.23.0",
+    ),
+    "eap-ig": (
+        "eap @ git+https://github.com/hannamw/EAP-IG@795f5607b25638935aec89aee3c1cb4bd9ed72f1",
+        "transformer-lens==3.9.0",
+        "transformers==5.23.0",
+    ),
     "tuned-lens": ("tuned-lens==0.2.0", "torchdata==0.9.0", "transformers==5.24.0"),
 }
 
