@@ -27,6 +27,7 @@ REQUIREMENTS = {
     "concept-erasure": ("concept-erasure==0.2.4",),
     "sae-bench": (
         "sae-bench==0.6.0",
+        "beartype==0.14.1",  # later ones look into dicts, where SAEBench's sizes clash
         "sae-lens==6.54.12",
         "transformer-lens==3.9.0",
         "transformers==5.23.0",
