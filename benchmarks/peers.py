@@ -37,8 +37,13 @@ REQUIREMENTS = {
         "transformer-lens==3.9.0",
         "transformers==5.23.0",
     ),
+    "memit": ("transformers==5.23.0",),
     "tuned-lens": ("tuned-lens==0.2.0", "torchdata==0.9.0", "transformers==5.24.0"),
 }
+SOURCES = {
+    "memit": ("https://github.com/kmeng01/memit", "80426fd9316cf9a50c5ba15e0912f2c2c5bfe84b")
+}
+"""What is no package: cloned into the environment, at a commit."""
 
 
 class PeerError(Exception):
@@ -54,6 +59,11 @@ def python_of(peer: str) -> Path:
     if _stamp(peer).is_file() and _stamp(peer).read_text(encoding="utf-8") == _wanted(peer):
         return _python(peer)
     raise PeerError(f"no environment for {peer}: make it with python benchmarks/peers.py")
+
+
+def source_of(peer: str) -> Path:
+    """Where the code of a peer that is no package lies."""
+    return FOLDER / peer / "source"
 
 
 def make(peer: str) -> Path:
@@ -74,6 +84,10 @@ def make(peer: str) -> Path:
     uv = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", _python(peer)]
     has_uv = subprocess.run([*uv[:3], "--version"], stdout=-3, stderr=-3).returncode == 0
     _run(peer, *(uv if has_uv else pip), torch, *REQUIREMENTS[peer])
+    if peer in SOURCES:
+        url, commit = SOURCES[peer]
+        _run(peer, "git", "clone", "--quiet", url, source_of(peer))
+        _run(peer, "git", "-C", source_of(peer), "checkout", "--quiet", commit)
     _stamp(peer).write_text(_wanted(peer), encoding="utf-8")
     return _python(peer)
 
@@ -87,7 +101,8 @@ def _stamp(peer: str) -> Path:
 
 
 def _wanted(peer: str) -> str:
-    return "\n".join((f"torch=={setup_env.locked_torch()}", *REQUIREMENTS[peer])) + "\n"
+    parts = (f"torch=={setup_env.locked_torch()}", *REQUIREMENTS[peer], *SOURCES.get(peer, ()))
+    return "\n".join(parts) + "\n"
 
 
 def _run(peer: str, *command: object) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import eap.attribute
 import torch
 from eap.graph import Graph
+from on_the_cpu import OnTheCpu
 from safetensors.torch import save_file
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
@@ -23,21 +24,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 from sae_trainers import hooked_pocket  # noqa: E402
 
 
-class OnTheCpu:
-    """torch, but that what is asked for on a GPU comes on the CPU: the library names "cuda"."""
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(torch, name)
-
-    @staticmethod
-    def zeros(*size: Any, device: str = "", **more: Any) -> torch.Tensor:
-        return torch.zeros(*size, **more)
-
-
 def main(folder: Path) -> None:
     """Read, score, write."""
     job = json.loads((folder / "in.json").read_text(encoding="utf-8"))
-    eap.attribute.torch = OnTheCpu()
     model = hooked_pocket()
     model.set_use_attn_result(True)
     model.set_use_split_qkv_input(True)
@@ -52,9 +41,10 @@ def main(folder: Path) -> None:
     out = {"clean": model.to_tokens(job["clean"]), "corrupt": model.to_tokens(job["corrupt"])}
     for name, (method, steps) in job["methods"].items():
         graph = Graph.from_model(model)
-        eap.attribute.attribute(
-            model, graph, [batch], metric, method=method, ig_steps=steps, quiet=True
-        )
+        with OnTheCpu():
+            eap.attribute.attribute(
+                model, graph, [batch], metric, method=method, ig_steps=steps, quiet=True
+            )
         out[name] = graph.scores.clone()
         out["edges"] = graph.real_edge_mask
     save_file({name: x.contiguous() for name, x in out.items()}, folder / "out.safetensors")
