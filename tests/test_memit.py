@@ -55,7 +55,8 @@ def requests() -> list[dict]:
 @pytest.fixture(scope="module")
 def moments(_pocket) -> dict[int, torch.Tensor]:
     """Second moments of usual keys with the ridge that `rome_key` adds: theirs has none."""
-    words = torch.cat([_pocket.to_tokens(generator.document(i).text)[0] for i in range(300)])
+    texts = [generator.document(i).text for i in range(300)]
+    words = torch.cat([_pocket.to_tokens(text, prepend_bos=False)[0] for text in texts])
     found = steering.key_covariance(_pocket, words[: len(words) // 64 * 64].view(-1, 64), LAYERS)
     return {i: C + 1e-3 * C.diagonal().mean() * torch.eye(len(C)) for i, C in found.items()}
 
