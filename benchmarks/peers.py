@@ -25,8 +25,25 @@ REQUIREMENTS = {
     "eai-sparsify": ("eai-sparsify==1.3.3", "transformers==5.23.0"),
     "circuit-tracer": ("circuit-tracer==0.5.0",),
     "concept-erasure": ("concept-erasure==0.2.4",),
+    "sae-bench": (
+        "sae-bench==0.6.0",
+        "beartype==0.14.1",  # later ones look into dicts, where SAEBench's sizes clash
+        "sae-lens==6.54.12",
+        "transformer-lens==3.9.0",
+        "transformers==5.23.0",
+    ),
+    "eap-ig": (
+        "eap @ git+https://github.com/hannamw/EAP-IG@795f5607b25638935aec89aee3c1cb4bd9ed72f1",
+        "transformer-lens==3.9.0",
+        "transformers==5.23.0",
+    ),
+    "memit": ("transformers==5.23.0",),
     "tuned-lens": ("tuned-lens==0.2.0", "torchdata==0.9.0", "transformers==5.24.0"),
 }
+SOURCES = {
+    "memit": ("https://github.com/kmeng01/memit", "80426fd9316cf9a50c5ba15e0912f2c2c5bfe84b")
+}
+"""What is no package: cloned into the environment, at a commit."""
 
 
 class PeerError(Exception):
@@ -42,6 +59,11 @@ def python_of(peer: str) -> Path:
     if _stamp(peer).is_file() and _stamp(peer).read_text(encoding="utf-8") == _wanted(peer):
         return _python(peer)
     raise PeerError(f"no environment for {peer}: make it with python benchmarks/peers.py")
+
+
+def source_of(peer: str) -> Path:
+    """Where the code of a peer that is no package lies."""
+    return FOLDER / peer / "source"
 
 
 def make(peer: str) -> Path:
@@ -62,6 +84,10 @@ def make(peer: str) -> Path:
     uv = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", _python(peer)]
     has_uv = subprocess.run([*uv[:3], "--version"], stdout=-3, stderr=-3).returncode == 0
     _run(peer, *(uv if has_uv else pip), torch, *REQUIREMENTS[peer])
+    if peer in SOURCES:
+        url, commit = SOURCES[peer]
+        _run(peer, "git", "clone", "--quiet", url, source_of(peer))
+        _run(peer, "git", "-C", source_of(peer), "checkout", "--quiet", commit)
     _stamp(peer).write_text(_wanted(peer), encoding="utf-8")
     return _python(peer)
 
@@ -75,7 +101,8 @@ def _stamp(peer: str) -> Path:
 
 
 def _wanted(peer: str) -> str:
-    return "\n".join((f"torch=={setup_env.locked_torch()}", *REQUIREMENTS[peer])) + "\n"
+    parts = (f"torch=={setup_env.locked_torch()}", *REQUIREMENTS[peer], *SOURCES.get(peer, ()))
+    return "\n".join(parts) + "\n"
 
 
 def _run(peer: str, *command: object) -> None:

@@ -1,21 +1,25 @@
-"""The half of the interchange tests that real SAELens does, in the environment of the benchmarks.
+"""What real SAELens does in the tests, in the environment of the benchmarks.
 
     build/bench/sae-lens/bin/python tests/saelens_side.py write tests/data/saelens
     build/bench/sae-lens/bin/python tests/saelens_side.py read FOLDER ...
+    build/bench/sae-lens/bin/python tests/saelens_side.py step FOLDER ...
 
 `write` made the files in tests/data/saelens: small SAEs and transcoders with random weights, of
 each architecture that this package reads, each with inputs and what SAELens makes of them. `read`
 opens a folder with SAELens, takes "x" from its io.safetensors and writes what comes out to
-theirs.safetensors.
+theirs.safetensors. `step` takes weights, a batch "x" and which units are "dead" from a folder's
+in.safetensors, and writes the losses of one training step, and the gradients, to out.safetensors.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
 import sae_lens as lens
 import torch
+from sae_lens.saes.sae import TrainStepInput
 from safetensors.torch import load_file, save_file
 
 D_IN, D_SAE, D_OUT = 6, 20, 5
@@ -84,6 +88,36 @@ def read(folder: Path) -> None:
     save_file(outputs(lens.SAE.load_from_disk(folder), x), folder / "theirs.safetensors")
 
 
+TRAINERS = {
+    "relu": (lens.StandardTrainingSAE, lens.StandardTrainingSAEConfig),
+    "batchtopk": (lens.BatchTopKTrainingSAE, lens.BatchTopKTrainingSAEConfig),
+    "matryoshka": (
+        lens.MatryoshkaBatchTopKTrainingSAE, lens.MatryoshkaBatchTopKTrainingSAEConfig
+    ),
+    "jumprelu": (lens.JumpReLUTrainingSAE, lens.JumpReLUTrainingSAEConfig),
+    "gated": (lens.GatedTrainingSAE, lens.GatedTrainingSAEConfig),
+}  # fmt: skip
+
+
+def step(folder: Path) -> None:
+    """One forward and backward pass of the trainer that in.json names, with its settings."""
+    parts = load_file(folder / "in.safetensors")
+    job = json.loads((folder / "in.json").read_text(encoding="utf-8"))
+    x, dead = parts.pop("x"), parts.pop("dead").bool()
+    make, config = TRAINERS[job["kind"]]
+    d_in, d_sae = parts["W_enc"].shape
+    sae = make(config(d_in=d_in, d_sae=d_sae, **job["settings"]))
+    kept = {name for name, _ in sae.named_parameters()}
+    assert kept == set(parts), kept ^ set(parts)
+    sae.load_state_dict(parts, strict=False)
+    out = sae.training_forward_pass(TrainStepInput(x, job["coefficients"], dead, 0, False))
+    out.loss.backward()
+    found = {f"loss.{name}": value.detach() for name, value in out.losses.items()}
+    found |= {f"grad.{name}": p.grad for name, p in sae.named_parameters()}
+    found |= {"loss": out.loss.detach(), "features": out.feature_acts.detach()}
+    save_file({n: t.contiguous() for n, t in found.items()}, folder / "out.safetensors")
+
+
 if __name__ == "__main__":
     for path in map(Path, sys.argv[2:]):
-        {"write": write, "read": read}[sys.argv[1]](path)
+        {"write": write, "read": read, "step": step}[sys.argv[1]](path)

@@ -49,6 +49,11 @@ class Recipe:
     Gradients longer than `clip`, all tensors together, are cut to that length before Adam sees
     them: else its second moments remember the huge first ones, and steps stay small for long.
 
+    Losses and gradients of a step are those of SAELens's trainers but in three points
+    (`tests/test_saelens_step.py`): it sums Matryoshka's levels; there dead units may be negative
+    where they explain what is left over, here their positive part counts; and what a gate alone
+    reconstructs moves the decoder there.
+
     The penalties rise from zero over the first `warm_up` share of the steps, which keeps units of
     "relu" and "jumprelu" from dying early; the learning rate falls to zero over the last
     `cool_down` share. A unit is dead when it was silent for the last `dead_after` inputs.
