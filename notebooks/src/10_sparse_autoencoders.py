@@ -971,42 +971,20 @@ claim("splice.stakes", stakes[1], control=stakes[0])
 # in? Those who found absorption ablate units to see [@chanin2024absorption]; a later benchmark
 # takes the one that writes most along the probe's direction, and asks that it do a good part of the
 # *work*, four tenths of the probe's score [@karvonen2025saebench]. We ask that of the holes, and,
-# to see whether any unit of this SAE ever does as much, of the tokens on which the label's own
-# units do fire. We add a question: is what stands in
-# *precise*, or does it fire on much else?
-
-
-# %%
-def own_units(fires, y):
-    """Units that together say where y is, each adding to F1 by 0.03 or more."""
-    fires, y = fires.float(), y.float()
-    units, some, best = [], torch.zeros_like(y), 0.0
-    while True:
-        told_now = torch.stack([some * y, some]).sum(1)
-        hits, said = (fires.T @ torch.stack([(1 - some) * y, 1 - some], 1) + told_now).T
-        f1 = 2 * hits / (said + y.sum())
-        if f1.max() - best < 0.03:
-            return units
-        best, unit = f1.max(), int(f1.argmax())
-        units, some = [*units, unit], torch.maximum(some, fires[:, unit])
+# to see whether any other unit of this SAE ever does as much, of the tokens on which the label's
+# own units do fire. We add a question: is what stands in *precise*, or does it fire on much else?
+# (Notebook 24 writes the measure out by hand.)
 
 
 # %%
 def absorbed(x, acts, W_dec, y, fit):
     """Tokens with a label; holes, those in which one unit works, the sum of its precision there;
-    tokens without a hole, and those of them where one unit works. All is chosen on other tokens."""
-    spread = x[fit].T.cov() + 1e-3 * x[fit].var(0).mean() * torch.eye(x.shape[1]).to(x)
-    direction = torch.linalg.solve(spread, x[fit & y].mean(0) - x[fit & ~y].mean(0))
-    score = x @ direction
-    threshold = mi.sae.detection(score[fit, None], y[fit]).threshold
-    own = (acts[:, own_units(acts[fit] > 0, y[fit])] > 0).any(1)
-    seen = y & ~fit & (score > threshold)
-    most, unit = (acts[seen] * (W_dec @ direction)).max(1)
-    precision = (acts[y][:, unit] > 0).sum(0) / (acts[:, unit] > 0).sum(0)
-    works = (most / (score[seen] - score[fit & ~y].mean()) > 0.4).float()
-    hole = (~own[seen]).float()
-    counts = y & ~fit, hole, hole * works, hole * works * precision, 1 - hole, (1 - hole) * works
-    return torch.stack([part.sum().float() for part in counts])
+    tokens without a hole, and those of them where one other unit works. Units, probe and threshold
+    are chosen on the tokens `fit`, all is counted on the others."""
+    found = mi.sae.absorption(acts, W_dec, x, y, fit, mi.sae.fit_probe(x[fit], y[fit]))
+    hole, works = found.hole, found.share > 0.4
+    counts = hole, found.absorbed(), found.absorbed() * found.precision, ~hole, ~hole & works
+    return torch.stack([(y & ~fit).sum().float(), *(part.sum().float() for part in counts)])
 
 
 # %% [markdown]
@@ -1037,11 +1015,11 @@ print(f"one unit works in {in_model[2] / in_model[1]:.2f} of the holes, and on "
 
 # %% [markdown]
 # In the toy the measure finds what we built in, if not in every family. On pocket by the
-# benchmark's rule more than half of the holes are absorbed; and on tokens where the label's own
-# units fire one unit does as much no more often. But an absorber, as in the toy, is a *child*:
-# where it fires, the label holds. What stands in here fires mostly where the label does not hold:
-# the label is spread over units that do other work as well. So these holes are hardly absorption,
-# and "the unit did not fire" does not mean "the feature was not there", for more than one reason.
+# benchmark's rule about half of the holes are absorbed; where the label's own units do fire,
+# another unit does as much far less often. But an absorber, as in the toy, is a *child*: where it
+# fires, the label holds. What stands in here fires mostly where the label does not hold: the label
+# is spread over units that do other work as well. So these holes are hardly absorption, and "the
+# unit did not fire" does not mean "the feature was not there", for more than one reason.
 
 # %% [markdown]
 # ## Appendix D: save, share, and open what others trained
