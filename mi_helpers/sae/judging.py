@@ -83,7 +83,8 @@ def sparse_probing(
     The best are those of largest absolute difference of means on the tokens in `train`, where the
     probe is fitted too [Gurnee et al. 2023; Karvonen et al. 2025].
     `transformer_lens.tools.analysis.fit_sparse_probe` does the same for one label on a split that
-    it draws itself; here one split serves all labels, dictionaries and measures.
+    it draws itself; here one split serves all labels, dictionaries and measures. SAEBench chooses
+    the same units, and fits its probe on them as they are, not standardised.
 
     Raises:
         ValueError: `k` below 1 or above the number of units; as `fit_probe` on either part.

@@ -103,8 +103,8 @@ def rome_key(
 
     With the outer product of this and (v_new - v_old), the key k yields v_new exactly, and of all
     edits that do so this one changes least what other keys with second moments C yield. The inverse
-    is of C plus a thousandth of its mean diagonal. Source: Meng et al. 2022 (arXiv:2202.05262),
-    equation 2.
+    is of C plus a thousandth of its mean diagonal, which the authors' code does not add. Source:
+    Meng et al. 2022 (arXiv:2202.05262), equation 2.
 
     Args:
         covariance: Second moments of usual keys, as `key_covariance` gives them.
