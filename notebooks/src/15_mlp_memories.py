@@ -1121,10 +1121,10 @@ if n_layers == 6:  # pocket: an edit that inserts nothing spares everybody
 # too. Random neurons do nothing then, and hardly anything at four times the strength. So it matters
 # which neurons are moved. But they are not the fact's own. Many neighbours go with it, and at one
 # length nearly all; facts of other relations stay. The neurons that are credited with one fact seem
-# to speak for its whole relation. ROME, which edits at the subject, gives the new answers just as
-# well and leaves the neighbours in peace. That is no proof that the fact is stored where ROME
-# edits. What tracing says about *where* an edit works, and what an edit does to other facts of the
-# same subject, is measured in [notebook 13](13_behaviour_directions.ipynb), appendix C.
+# to speak for its whole relation. ROME, which edits at the subject, gives the new answers about as
+# well and leaves nearly all neighbours in peace. That is no proof that the fact is stored where
+# ROME edits. What tracing says about *where* an edit works, and what an edit does to other facts of
+# the same subject, is measured in [notebook 13](13_behaviour_directions.ipynb), appendix C.
 
 # %% [markdown]
 # ## Appendix B: labels drawn by lot
@@ -1362,10 +1362,10 @@ claim("enriched.first", lead[1] / lead[below], control=lead[0] / lead[below])
 
 # %% [markdown]
 # On `pocket` the attribute is at the subject before anything is asked, for the late heads: the
-# first layer brings most of it, the next ones a little, and in the last layers it fades. The logit
-# lens sees none of it. So the attribute is not written in the alphabet of the output; the heads
-# that fetch it translate (section 5 shows that their looking there is what counts). Where it is
-# *stored* this reading does not say: what comes early may be who is meant, and the heads' own
+# first layer brings most of it, the next ones a little, and in the last layer it fades. The logit
+# lens sees next to none of it. So the attribute is not written in the alphabet of the output; the
+# heads that fetch it translate (section 5 shows that their looking there is what counts). Where it
+# is *stored* this reading does not say: what comes early may be who is meant, and the heads' own
 # weights may add what is true of them.
 
 # %% [markdown]
