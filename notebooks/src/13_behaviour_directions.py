@@ -1074,7 +1074,8 @@ figures.table([{"edit": name} | row for name, row in rows.items()],
 # points to, nearly all questions for its language get another answer now, in the other layers about
 # half. The key stands for the country, whatever is asked about it, and nothing in our search for
 # the value held the rest (ROME has a term for that). What an edit should change besides, and does
-# not, is a question of its own [@cohen2023ripple].
+# not, is a question of its own [@cohen2023ripple]. Many edits, and ROME beside fine-tuning and
+# knowledge neurons: [notebook 15](15_mlp_memories.ipynb), section 9 and appendix A.
 
 # %%
 claim.table()
