@@ -20,8 +20,7 @@ A, b = mi.lens.load_translators(model, mi.lens.committed_lens(model), ["0", "15"
 
 Stored in half precision and low rank: a translator is the identity (before layer 0 and in the
 controls: nothing) and the product of two matrices of {rank} columns, cut off where that moves the
-model's streams least. `jacobians.safetensors` holds the average Jacobian from the streams of the
-upper layers to the end, by TransformerLens, over {prompts} prompts of {tokens_each} tokens.
+model's streams least.
 
 `python -m mi_data.lens.train` makes all of it, this page included: {minutes} minutes of one CPU
 core and {gib} GiB. A run that was stopped goes on. How the lens reads other texts was not measured.
@@ -48,7 +47,6 @@ def page(measured: dict[str, Any]) -> str:
     about = recipe | {
         "model": measured["model"],
         "layers": ", ".join(name for name in nats["full"] if name.isdigit()),
-        "tokens_each": recipe["tokens"],
         "tokens": measured["tokens"],
         "minutes": measured["minutes"],
         "gib": measured["gib"],

@@ -2,9 +2,8 @@
 
 A tuned lens [Belrose et al. 2023] for the layers that notebook 16 reads, and its controls, as that
 notebook trains them: least squares, then Adam on the KL from the final prediction, all lenses on
-the same tokens. Besides, the average Jacobian [Gurnee et al. 2026] of the upper layers, by
-TransformerLens. The lens goes to ``data/lens/<model>`` in low rank and half precision, with what
-that costs in its card; ``SHA256SUMS`` lists the files. A run that was stopped goes on from its last
+the same tokens. It goes to ``data/lens/<model>`` in low rank and half precision, with what that
+costs in its card; ``SHA256SUMS`` lists the files. A run that was stopped goes on from its last
 checkpoint in ``build/lens``.
 """
 
@@ -25,12 +24,11 @@ from mi_data.lens.card import page
 from mi_data.pocket import generator
 from safetensors.torch import load_file
 from torch import Tensor
-from transformer_lens.tools.analysis import JacobianLens
 
 from mi_helpers import checksums, sites
 from mi_helpers.files import save_tensors, write_whole
 from mi_helpers.lens import translators
-from mi_helpers.models import as_published, load_model, model_id, untrained
+from mi_helpers.models import load_model, model_id, untrained
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -48,14 +46,11 @@ class Recipe:
     """What the lens is made with; texts are documents of pocket's generator."""
 
     documents: int = 1000
-    held_out: int = 24
+    held_out: int = 16
     steps: int = 200
     batch: int = 64
     rate: float = 5e-4
     rank: int = 128
-    prompts: int = 3
-    tokens: int = 16
-    dim_batch: int = 64
     seed: int = 0
 
 
@@ -209,36 +204,6 @@ def restored(parts: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     return half["keep"][:, None, None] * eye + half["down"] @ half["up"], half["b"]
 
 
-def jacobians(model: TransformerBridge, work: Path, recipe: Recipe) -> dict[str, Tensor]:
-    """The average Jacobian from the stream before each upper layer to the end, [d_model d_model].
-
-    TransformerLens counts the outputs of blocks: that of block 14 is the stream before layer 15.
-    """
-    layers = [layer for layer in layers_of(model) if layer >= model.cfg.n_layers / 2]
-    rows = rows_of(model, "train", 10 * recipe.prompts)[::3][: recipe.prompts]
-    raw, parts = None, []
-    for i, row in enumerate(rows):
-        path = work / f"jacobian_{i}.safetensors"
-        if not path.is_file():
-            if raw is None:
-                raw = as_published(model)
-            text = model.tokenizer.decode(row[1 : recipe.tokens])
-            lens = JacobianLens.fit(
-                raw,
-                [text],
-                corpus="pocket",
-                source_layers=[layer - 1 for layer in layers],
-                dim_batch=recipe.dim_batch,
-                max_seq_len=recipe.tokens,
-                skip_first_positions=4,
-                show_progress=False,
-            )
-            save_tensors(path, {str(layer + 1): J for layer, J in lens.jacobians.items()})
-            print(f"Jacobian of prompt {i}, {stamp(work):.0f} s in all", flush=True)
-        parts.append(load_file(path))
-    return {str(n): torch.stack([part[str(n)] for part in parts]).mean(0) for n in layers}
-
-
 def distances(
     model: TransformerBridge,
     streams: dict[str, Tensor],
@@ -270,7 +235,6 @@ def judge(
     model: TransformerBridge,
     A: Tensor,
     b: Tensor,
-    J: dict[str, Tensor],
     streams: dict[str, Tensor],
     recipe: Recipe,
 ) -> dict[str, dict[str, float]]:
@@ -279,7 +243,6 @@ def judge(
     final, names = predict(model, test["end"]), names_of(model)
     own = [name for name in names if name.isdigit()]
     table = {"logit lens": distances(model, test, final, lambda _, x: x, own)}
-    table["Jacobian"] = distances(model, test, final, lambda name, x: x @ J[name].T, [*J])
     for kind, maps, shifts in lenses(A, b, names, streams):
         at = dict(zip(names, zip(maps, shifts, strict=True), strict=True))
         table[kind] = distances(
@@ -293,21 +256,17 @@ def publish(
     model: TransformerBridge,
     parts: dict[str, Tensor],
     names: list[str],
-    J: dict[str, Tensor],
     measured: dict,
     out: Path,
 ) -> None:
     """Write the lens, what was measured, the card and the checksums."""
     out.mkdir(parents=True, exist_ok=True)
     translators.save_matrices(out / translators.TRANSLATORS, model_id(model), parts, names)
-    translators.save_matrices(
-        out / translators.JACOBIANS, model_id(model), {"J": torch.stack([*J.values()])}, [*J]
-    )
     with write_whole(out / "measured.json") as part:
         part.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
     with write_whole(out / "README.md") as part:
         part.write_text(page(measured), encoding="utf-8")
-    files = (translators.TRANSLATORS, translators.JACOBIANS, "measured.json")
+    files = (translators.TRANSLATORS, "measured.json")
     checksums.write(out, {name: out / name for name in files})
 
 
@@ -322,8 +281,7 @@ def make(model: TransformerBridge, out: Path, work: Path, recipe: Recipe) -> Non
         print(f"streams of {len(found['end'])} tokens, {stamp(work):.0f} s in all", flush=True)
     streams = load_file(work / "streams.safetensors")
     A, b = tune(model, streams, work, recipe)
-    J = jacobians(model, work, recipe)
-    table = judge(model, A, b, J, streams, recipe)
+    table = judge(model, A, b, streams, recipe)
     measured = {
         "model": model_id(model),
         "recipe": vars(recipe),
@@ -334,7 +292,7 @@ def make(model: TransformerBridge, out: Path, work: Path, recipe: Recipe) -> Non
     }
     names = names_of(model)
     parts = shrink(A, b, names, streams, recipe.rank)
-    publish(model, parts, names, J, measured, out / model_id(model))
+    publish(model, parts, names, measured, out / model_id(model))
 
 
 def same_recipe(path: Path, recipe: Recipe) -> None:

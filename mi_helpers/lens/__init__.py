@@ -19,7 +19,7 @@ from mi_helpers.lens.attribution import (
     head_source_attribution,
     logit_attribution,
 )
-from mi_helpers.lens.translators import committed_lens, load_jacobians, load_translators
+from mi_helpers.lens.translators import committed_lens, load_translators
 from mi_helpers.lens.virtual_weights import VirtualWeights, random_rotation, virtual_weights
 
 __all__ = [
@@ -30,7 +30,6 @@ __all__ = [
     "component_labels",
     "decompose",
     "head_source_attribution",
-    "load_jacobians",
     "load_translators",
     "logit_attribution",
     "logit_lens",

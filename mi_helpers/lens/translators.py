@@ -22,7 +22,6 @@ from mi_helpers.files import save_tensors
 from mi_helpers.models import model_id
 
 TRANSLATORS = "translators.safetensors"
-JACOBIANS = "jacobians.safetensors"
 REMEDY = "restore it with `git checkout -- data/lens`, or train it with `mi_data.lens.train`"
 
 
@@ -75,16 +74,6 @@ def load_translators(
     parts = _read(model, folder / TRANSLATORS, names)
     eye = torch.eye(model.cfg.d_model).to(parts["b"])
     return parts["keep"][:, None, None] * eye + parts["down"] @ parts["up"], parts["b"]
-
-
-def load_jacobians(
-    model: TransformerBridge, folder: Path, names: Sequence[str]
-) -> Float[Tensor, "lens d_model d_model"]:
-    """Average Jacobians `J` from `folder`: `stream @ J.T` is what the end makes of it, linearly.
-
-    Arguments and errors as of `load_translators`.
-    """
-    return _read(model, folder / JACOBIANS, names)["J"]
 
 
 def _read(model: TransformerBridge, path: Path, names: Sequence[str]) -> dict[str, Tensor]:
