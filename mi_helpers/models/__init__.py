@@ -3,6 +3,7 @@
 from mi_helpers.models.budget import by_size
 from mi_helpers.models.loading import (
     ModelSource,
+    as_published,
     load_model,
     load_pocket,
     load_pockets,
@@ -15,6 +16,7 @@ from mi_helpers.models.smollm2 import fetch_smollm2
 
 __all__ = [
     "ModelSource",
+    "as_published",
     "by_size",
     "fetch_smollm2",
     "load_model",

@@ -142,6 +142,26 @@ def untrained(model: TransformerBridge, seed: int = 0) -> TransformerBridge:
         return _to_bridge(weights, random_source, str(model.cfg.device))
 
 
+def as_published(model: TransformerBridge) -> TransformerBridge:
+    """The model once more, with the weights of its files: nothing folded, nothing centred.
+
+    For what refuses processed weights, as TransformerLens's Jacobian lens does; the helpers of this
+    package refuse these. Streams differ from the processed model's by their mean over coordinates
+    (not at all where there is no LayerNorm to centre them), predictions do not differ.
+
+    Raises:
+        ValueError: no file holds the weights of an untrained model.
+    """
+    source = model_source(model)
+    if source.model_id.startswith("untrained "):
+        raise ValueError(f"{source.model_id} was drawn at random: no file holds its weights")
+    with _quietly():
+        bridge = _wrapped(_read_weights(source.directory), source, str(model.cfg.device))
+    bridge.cfg.default_prepend_bos = True
+    bridge.requires_grad_(False)
+    return bridge.eval()
+
+
 def model_source(model: TransformerBridge) -> ModelSource:
     """Where `model` came from. ValueError when neither `load_model` nor `untrained` made it."""
     source = getattr(model, "mi_source", None)
@@ -201,14 +221,8 @@ def _without_dropout(directory: Path) -> PretrainedConfig:
 
 
 def _to_bridge(weights: PreTrainedModel, source: ModelSource, device: str) -> TransformerBridge:
-    """Wrap, process once, freeze. The only place that names the bridge class to make one."""
-    torch.nn.Module.to(weights, device)
-    bridge = TransformerBridge.boot_transformers(
-        str(source.directory),
-        hf_model=weights,
-        device=device,
-        tokenizer=tokenizer_of(folders.tokenizer_folder(source.directory)),
-    )
+    """Wrap, process once, freeze."""
+    bridge = _wrapped(weights, source, device)
     bridge.enable_compatibility_mode(disable_warnings=True)
     bridge.cfg.default_prepend_bos = True
     weights.register_forward_pre_hook(_refuse_half_precision)
@@ -217,6 +231,17 @@ def _to_bridge(weights: PreTrainedModel, source: ModelSource, device: str) -> Tr
     bridge.cfg.model_name = source.model_id
     bridge.mi_source = source
     return bridge
+
+
+def _wrapped(weights: PreTrainedModel, source: ModelSource, device: str) -> TransformerBridge:
+    """A bridge as the library boots it. The only place that names its class to make one."""
+    torch.nn.Module.to(weights, device)
+    return TransformerBridge.boot_transformers(
+        str(source.directory),
+        hf_model=weights,
+        device=device,
+        tokenizer=tokenizer_of(folders.tokenizer_folder(source.directory)),
+    )
 
 
 def _refuse_half_precision(weights: torch.nn.Module, inputs: tuple) -> None:

@@ -1,0 +1,1 @@
+"""The tuned lens of SmolLM2, for notebook 16, and what trains it."""
