@@ -1019,6 +1019,9 @@ claim("graph.keys", 1 - cut[0] / free, control=1 - cut[1] / free)
 #   add up to it. That is exact and says nothing yet about what happens otherwise.
 # - An attribution graph predicts interventions where patterns and scales are held. In the free
 #   model it predicts less well, and activation times gradient predicts better.
+# - It predicts whole supernodes too, where patterns and scales are held. What the generator says
+#   should decide has more influence than by chance; for requests the labels do not tell which way.
+#   (Appendices have the tests, a swap of features, and what errors and silent features hide.)
 # - Features with a label need not do what the label says: many can be removed at little cost.
 # - What the graph holds still can be what decides: the number of a verb comes through the pattern
 #   of one head. A QK attribution names features that make it look, in part.
@@ -1522,6 +1525,32 @@ claim("graph.switched_on", on_n / removed_n, control=own_n / removed_n)
 # For every ten features that are removed, several others switch on, and the graph cannot name them.
 # Keeping them off changes the loss a little here, and not always towards the prediction. So what
 # is between the two comes from elsewhere as well: MLPs bend where the graph is straight.
+
+# %% [markdown]
+# ## Appendix: an SAE of the output beside them
+#
+# An SAE of an MLP's output reads the very thing that it explains; a transcoder has to compute it.
+# Is that dear? [The script](../data/transcoders/README.md) trained such an SAE for each layer, with
+# as many features, as many of them active and as many steps, and measured both on the same held-out
+# text. The SAEs are not kept, what was measured is in the transcoders' files. (Nats added: to the
+# next-token loss, when the prediction stands in for the output.)
+
+# %%
+rows = []
+for layer, one in enumerate(transcoders):
+    measured = one.notes["measured"]
+    row = {"layer": layer}
+    for name, ending in (("transcoder", ""), ("SAE", "_sae")):
+        row[name] = measured["explained_by_sae" if ending else "explained_variance"]
+        row[f"{name}, nats added"] = measured[f"loss_spliced{ending}"] - measured["loss"]
+    rows.append(row)
+mi.figures.table(rows, title="Share of an MLP's output that is explained, and its cost")
+assert all(row["transcoder"] > row["SAE"] for row in rows)
+
+# %% [markdown]
+# It is not. In every layer the transcoder explains more, with its linear skip to help it, and in
+# nats the two are near each other. What the SAE cannot give at any price is section 2: from the
+# features of an output no weight says what in the input made them.
 
 # %% [markdown]
 # ## Appendix: features that cross layers
