@@ -144,6 +144,7 @@ def test_total_effects_are_those_of_all_paths() -> None:
     assert total[3, 1] == pytest.approx(7.0)
     assert total[3, 2] == 8
     assert not total.triu().any()
+    assert torch.equal(graph.total([3, -3]), total[[3, -3]])
     shares = torch.tensor([2 + 1 + 8.0, 1.0, 3.5])
     at_two, at_one = 8 / shares[0], (1 + 8 * 3 / 3.5) / shares[0]
     want = [2 / shares[0] + at_two * 0.5 / 3.5 + at_one, at_one, at_two, 0.0]
