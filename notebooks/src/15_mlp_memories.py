@@ -32,10 +32,12 @@
 # %% short=true
 keys, values = torch.eye(3), torch.tensor([[1.0, 0], [0, 1], [5, 5]])
 query = torch.tensor([2.0, 2.0, -1.0])
+matches = torch.stack([query @ key for key in keys])
 memories = {
-    "MLP: the values are added": (query @ keys.T).relu() @ values,
-    "softmax: they are averaged": (query @ keys.T).softmax(-1) @ values,
-}
+    name: sum(weight * value for weight, value in zip(weights, values, strict=True))
+    for name, weights in {"MLP: the values are added": matches.relu(),
+                          "softmax: they are averaged": matches.softmax(0)}.items()
+}  # fmt: skip
 for name, returned in memories.items():
     print(name, [round(v, 2) for v in returned.tolist()])
 
@@ -712,17 +714,18 @@ claim("hash.additive", added["trained"], control=added["untrained"])
 # [Notebook 13](13_behaviour_directions.ipynb), appendix C, rewrites one fact by a rank-one update
 # of one layer, ROME. Many such updates, one after the other, get in each other's way. **MEMIT**
 # inserts all at once [@meng2022memit]. Let row $k_j$ of $K$ be the key of fact $j$, and row $v_j$
-# of $V$ the value that it should return; $C$ are the second moments of usual keys. Least squares
-# over the new keys *and* the usual ones, these with a weight $\lambda$ and to stay as they are,
-# gives
+# of $V$ the value that it should return; $C$ are the second moments of usual keys, the mean of
+# $k k^\top$. The change $D$ of $W$ should bring $K (W + D)$ near $V$, and change what usual keys
+# return as little as it can, with a weight $\lambda$. It is least squares: $D$ makes smallest
 #
-# $$W \leftarrow W + (\lambda C + K^\top K)^{-1} K^\top (V - K W)$$
+# $$\lVert K (W + D) - V \rVert^2 + \lambda\, \mathrm{tr}(D^\top C D)$$
 
 # %% [markdown] tags=["task"] minutes=15 difficulty=3
 # ### Exercise 4: many at once
-# Return the new matrix; `weight` is $\lambda$.
+# Return the new matrix $W + D$; `weight` is $\lambda$. (Where is the derivative by $D$ zero?)
 
 # %% [markdown] tags=["hint"]
+# The derivative is zero where $(\lambda C + K^\top K) D = K^\top (V - KW)$.
 # `torch.linalg.solve(A, B)` is $A^{-1}B$. With one fact and a tiny $\lambda$ it is ROME's update.
 
 

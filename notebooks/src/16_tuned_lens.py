@@ -291,8 +291,32 @@ print(f"on documents of the training split: {gains('train', first=5000)[0]:.3f}"
 # Another fault of the logit lens is **bias**: it says some words too often and others too seldom,
 # *whatever the text*. Average the lens's probabilities over all tokens, do the same with the
 # model's, and take the KL between the two means. What differs from token to token has cancelled;
-# what is left is systematic. In the figure, compare both lenses with the flat line, the lens that
-# reads nothing: where is it beaten?
+# what is left is systematic. In the figure below, compare both lenses with the flat line, the lens
+# that reads nothing: where is it beaten?
+
+
+# %% [markdown] tags=["task"] minutes=10 difficulty=1 short=true
+# ### Exercise 1: the bias of a lens
+# Return how far the mean distribution of a lens is from the model's mean distribution.
+
+# %% [markdown] tags=["hint"]
+# Probabilities are averaged, not their logarithms: `lens.exp().mean(0).log()`.
+
+
+# %% tags=["exercise"]
+def lens_bias(lens, final):
+    """lens, final: log-probabilities [token d_vocab]  ->  KL(mean final || mean lens), in nats."""
+    raise NotImplementedError
+
+
+# %% tags=["solution"]
+def lens_bias(lens, final):
+    mean_lens, mean_final = lens.exp().mean(0).log(), final.exp().mean(0).log()
+    return (mean_final.exp() * (mean_final - mean_lens)).sum()
+
+
+# %% tags=["check"]
+check.lens_bias(lens_bias)
 
 
 # %% short=true
@@ -326,29 +350,6 @@ same = shuffled_lens.exp().mean(1).log()  # one prediction, said everywhere
 differ = kl(final, final.exp().mean(0).log()).mean()
 assert torch.isclose(kl(final, same).mean(), bias_of(same) + differ, rtol=1e-3)
 print(f"distance {kl(final, same).mean():.3f} = bias {bias_of(same):.3f} + {differ:.3f}")
-
-# %% [markdown] tags=["task"] minutes=10 difficulty=1 short=true
-# ### Exercise 1: the bias of a lens
-# Return how far the mean distribution of a lens is from the model's mean distribution.
-
-# %% [markdown] tags=["hint"]
-# Probabilities are averaged, not their logarithms: `lens.exp().mean(0).log()`.
-
-
-# %% tags=["exercise"]
-def lens_bias(lens, final):
-    """lens, final: log-probabilities [token d_vocab]  ->  KL(mean final || mean lens), in nats."""
-    raise NotImplementedError
-
-
-# %% tags=["solution"]
-def lens_bias(lens, final):
-    mean_lens, mean_final = lens.exp().mean(0).log(), final.exp().mean(0).log()
-    return (mean_final.exp() * (mean_final - mean_lens)).sum()
-
-
-# %% tags=["check"]
-check.lens_bias(lens_bias)
 
 # %% [markdown]
 # ## 4. The path of a prediction
@@ -401,7 +402,32 @@ mi.figures.explore(trajectory_figure, ahead=True, prompt=choices)
 # the first layer from which the lens's best guess stays what it is in the end. (The notion is from
 # image models, where nearest neighbours did the reading [@baldock2021depth].) Zero means: the
 # embedding's own translator already says it. A guess that is right, lost and found again counts
-# from where it is found. In the figure, look at both ends.
+# from where it is found. In the figure below, look at both ends.
+
+
+# %% [markdown] tags=["task"] minutes=10 difficulty=2 short=true
+# ### Exercise 2: prediction depth
+# Return the first row from which the guess stays what it is in the last row.
+
+# %% [markdown] tags=["hint"]
+# Compare with the last row, turn the order around, and use `cumprod`: a product of ones and zeros
+# stays one until the first zero.
+
+
+# %% tags=["exercise"]
+def prediction_depth(guesses):
+    """guesses: token ids [layer token], the last row is the model's own  ->  [token], from 0."""
+    raise NotImplementedError
+
+
+# %% tags=["solution"]
+def prediction_depth(guesses):
+    stays = (guesses == guesses[-1]).flip(0).long().cumprod(0)
+    return len(guesses) - stays.sum(0)
+
+
+# %% tags=["check"]
+check.prediction_depth(prediction_depth)
 
 
 # %% short=true
@@ -431,12 +457,13 @@ figures.lines(
 # the model "had decided" by then. What settles before layer 0 is the map's doing (section 6).
 #
 # Examples that settle late are said to be harder [@baldock2021depth]: here, where the model is
-# *unsure in the end*, by the entropy of its final distribution, the guess should come late. But
+# *unsure in the end*, the guess should come late. We measure that by the **entropy** of the final
+# distribution, $-\sum p \ln p$ in nats: 0 if all is on one word, larger the flatter it is. But
 # where the end is flat, a small error of the lens overturns its best guess, and the depth grows
 # with nothing being late. So take beside it a depth that no close call overturns: the first layer
 # at which the prediction's *distance* from the end is less than half of what it was before layer 0.
-# The claim is the rank correlation of entropy and depth; the control, the same with the second
-# depth.
+# The claim is the rank correlation of entropy and depth (1 if both put the tokens in one order, 0
+# if the orders have nothing to do with each other); the control, the same with the second depth.
 
 # %%
 from scipy.stats import spearmanr
@@ -449,30 +476,6 @@ by_guess, by_distance = (
 )
 claim("tuned.hard_is_late", by_guess, control=by_distance)
 print("by the guesses of the logit lens:", spearmanr(depths["logit lens"].cpu(), entropy).statistic)
-
-# %% [markdown] tags=["task"] minutes=10 difficulty=2 short=true
-# ### Exercise 2: prediction depth
-# Return the first row from which the guess stays what it is in the last row.
-
-# %% [markdown] tags=["hint"]
-# Compare with the last row, turn the order around, and use `cumprod`: a product of ones and zeros
-# stays one until the first zero.
-
-
-# %% tags=["exercise"]
-def prediction_depth(guesses):
-    """guesses: token ids [layer token], the last row is the model's own  ->  [token], from 0."""
-    raise NotImplementedError
-
-
-# %% tags=["solution"]
-def prediction_depth(guesses):
-    stays = (guesses == guesses[-1]).flip(0).long().cumprod(0)
-    return len(guesses) - stays.sum(0)
-
-
-# %% tags=["check"]
-check.prediction_depth(prediction_depth)
 
 # %% [markdown]
 # ## 6. What does the lens itself know?

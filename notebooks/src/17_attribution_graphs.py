@@ -374,7 +374,8 @@ claim("graph.exact", gaps.max(), control=without_errors.min())
 # %% [markdown] tags=["task"] minutes=15 difficulty=3 short=true
 # ### Exercise 4: influence
 # Return the influence of every node on one target. With $A$ the shares, `[target source]`, it is a
-# row of $A + A^2 + A^3 + \dots = (1 - A)^{-1} - 1$.
+# row of $A + A^2 + A^3 + \dots = (1 - A)^{-1} - 1$. A node without inputs has nothing to share out:
+# its row of $A$ is zero.
 
 # %% [markdown] tags=["hint"]
 # `size = weights.abs()`, then divide each row by its sum; a row of zeros stays zero
