@@ -79,7 +79,7 @@ def test_an_interrupted_run_goes_on_the_same(tmp_path: Path) -> None:
 
 
 def test_bad_input_is_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="parts, neurons and steps"):
+    with pytest.raises(ValueError, match="parts, neurons, steps and rank"):
         D.DecompositionConfig(parts=0)
     with pytest.raises(ValueError, match="sparsity must not be negative"):
         D.DecompositionConfig(sparsity=(1e-3, -1e-3))
