@@ -195,6 +195,8 @@ def test_prompts_end_before_the_answers_first_token(pocket) -> None:
     text = pocket.tokenizer.decode(some.tokens[i, 1 : some.last[i] + 1])
     assert "France" in text and "Paris" not in text
     assert pocket.tokenizer.decode(some.answer[i]) == " Paris"
+    assert pocket.tokenizer.decode(some.tokens[i][some.named[i]]).strip() == "France"
+    assert bool(some.named.any(1).all())
 
 
 def test_the_committed_parts_are_those_of_pockets_matrix(pocket) -> None:
