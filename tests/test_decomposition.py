@@ -78,9 +78,68 @@ def test_an_interrupted_run_goes_on_the_same(tmp_path: Path) -> None:
         assert torch.equal(leaf, resumed.leaves[name])
 
 
+# ------------------------------------------------------------------------------------- attribution
+
+BY_SLOPE = replace(SMALL, parts=2, rank=2, keep=1.0, power=0.5)
+
+
+def test_a_part_of_rank_two_is_the_sum_of_its_products() -> None:
+    run = D.start({"W": W}, BY_SLOPE)
+    assert run.leaves.keys() == {"W.V", "W.U"} and run.leaves["W.V"].shape == (1, 4, 2)
+    run.leaves["W.V"].data = torch.tensor([[[1.0, 0], [0, 1], [1, 0], [0, 0]]])
+    run.leaves["W.U"].data = torch.tensor([[[2.0, 0], [0, 3], [0, 1], [0, 0]]])
+    right = torch.tensor([[[2.0, 0.0], [0.0, 3.0]], [[0.0, 1.0], [0.0, 0.0]]])
+    assert torch.equal(run.parts("W")[0], right)
+    x = torch.tensor([[[1.0, 1.0]]])
+    masked = run.masked({"W": torch.tensor([[[1.0, 0.5]]])})
+    assert torch.equal(masked("W", x), torch.tensor([[[2.0, 3.5]]]))
+
+
+def test_attributions_are_slopes_of_the_whole_model_along_the_parts() -> None:
+    run = D.start({"W": W, "out": torch.eye(2)[None]}, BY_SLOPE)
+    x = draw(torch.Generator().manual_seed(0))
+
+    def twice(x: torch.Tensor, matrices: D.Matrices) -> torch.Tensor:
+        return matrices("out", matrices("W", x).square())
+
+    read = x @ W
+    moved = (
+        [x @ some for some in run.parts("W")[0]],
+        [read.square() @ p for p in run.parts("out")[0]],
+    )
+    by_hand = [(2 * read * a + b)[0].square().mean(-1).sqrt() for a, b in zip(*moved, strict=True)]
+    found = run.attributions(twice, x)[0]
+    assert torch.allclose(found, torch.stack(by_hand, -1), atol=1e-5)
+    kept = run.importances(twice, x)
+    assert torch.equal(kept["W"], kept["out"]) and float(kept["W"].sum()) == 5
+    assert float(found[kept["W"][0] > 0].min()) >= float(found[kept["W"][0] == 0].max())
+
+
+def test_singular_values_of_kept_parts_cost() -> None:
+    run = D.start({"W": W}, replace(BY_SLOPE, steps=1, lr=1e-9))
+    run.leaves["W.V"].data = torch.tensor([[[1.0, 0], [0, 1], [0, 0], [0, 0]]])
+    run.leaves["W.U"].data = torch.tensor([[[2.0, 0], [0, 3], [0, 0], [0, 0]]])
+    D.train(run, linear, draw)
+    [log] = run.log
+    assert log["faithful"] == [0.0] and log["reconstruction"] == pytest.approx([0.0])
+    assert log["singular values"] == pytest.approx([2**0.5 + 3**0.5], rel=1e-3)
+
+
+def test_a_run_by_attribution_goes_on_the_same(tmp_path: Path) -> None:
+    whole = D.train(D.start({"W": W}, BY_SLOPE), linear, draw)
+    half = D.train(D.start({"W": W}, BY_SLOPE), linear, draw, until=3)
+    D.save(half, tmp_path / "run.safetensors")
+    resumed = D.train(D.load(tmp_path / "run.safetensors"), linear, draw)
+    assert all(torch.equal(leaf, resumed.leaves[name]) for name, leaf in whole.leaves.items())
+
+
 def test_bad_input_is_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="parts, neurons and steps"):
+    with pytest.raises(ValueError, match="parts, neurons, steps and rank"):
         D.DecompositionConfig(parts=0)
+    with pytest.raises(ValueError, match="give keep"):
+        D.DecompositionConfig(rank=2)
+    with pytest.raises(ValueError, match="keep must be above 0"):
+        D.DecompositionConfig(keep=0.0)
     with pytest.raises(ValueError, match="sparsity must not be negative"):
         D.DecompositionConfig(sparsity=(1e-3, -1e-3))
     with pytest.raises(ValueError, match="instance d_in d_out"):
@@ -136,6 +195,8 @@ def test_prompts_end_before_the_answers_first_token(pocket) -> None:
     text = pocket.tokenizer.decode(some.tokens[i, 1 : some.last[i] + 1])
     assert "France" in text and "Paris" not in text
     assert pocket.tokenizer.decode(some.answer[i]) == " Paris"
+    assert pocket.tokenizer.decode(some.tokens[i][some.named[i]]).strip() == "France"
+    assert bool(some.named.any(1).all())
 
 
 def test_the_committed_parts_are_those_of_pockets_matrix(pocket) -> None:

@@ -1,16 +1,24 @@
-"""Decompose weight matrices into parts of rank one, of which each input needs few.
+"""Decompose weight matrices into parts of low rank, of which each input needs few.
 
 A matrix W [d_in d_out] becomes a sum of parts, v_c (a direction that is read) times u_c (what is
-written). For every input a small network of its own gives each part an importance g from 0 to 1:
-how much of it must stay. All parts are then cut back at random, to somewhere between g and 1, and
-the model with what is left must do as the whole one does; g costs. What the parts leave out of W is
-a part of any rank that must never matter: it is cut back to between 0 and 1. Several
-decompositions, of models of their own, train side by side in one batched product.
+written). Which parts an input needs is had in one of two ways, everything else is shared.
 
-Source: Bushnaq, Braun and Sharkey 2025, Stochastic Parameter Decomposition (arXiv:2506.20790), for
-losses, the importance network and leaky hard sigmoids. The start and the schedules are our own.
-What the parts leave out is treated as in the authors' later code (goodfire-ai/spd), and there is no
-layerwise loss.
+- Stochastic (SPD): for every input a small network of its own gives each part an importance g from
+  0 to 1: how much of it must stay. All parts are then cut back at random, to somewhere between g
+  and 1, and the model with what is left must do as the whole one does; g costs. What the parts
+  leave out of W is a part of any rank that must never matter: it is cut back to between 0 and 1.
+- By attribution (APD), with `keep`: a part's attribution is the slope of the whole model's outputs
+  along the part, in all matrices at once. The parts with the largest attributions of a batch are
+  kept whole, the others are gone, and the model with what is kept must do as the whole one does. A
+  part may have a higher `rank`; the singular values of what is kept cost.
+
+Several decompositions, of models of their own, train side by side in one batched product.
+
+Source: Braun et al. 2025, Attribution-based Parameter Decomposition (arXiv:2501.14926); Bushnaq,
+Braun and Sharkey 2025, Stochastic Parameter Decomposition (arXiv:2506.20790), for losses, the
+importance network and leaky hard sigmoids. The start and the schedules are our own. What the parts
+leave out is treated as in the authors' later code (goodfire-ai/spd), and there is no layerwise loss
+and none of hidden activations.
 """
 
 from __future__ import annotations
@@ -19,7 +27,6 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -30,42 +37,11 @@ from torch import Tensor
 
 from mi_helpers.files import save_tensors
 from mi_helpers.models.threads import one_thread
+from mi_helpers.toys.masking import Forward, Masked, Matrices, Whole, largest, like, slopes
 from mi_helpers.toys.runs import descend
 
 _LEAK = 0.01
 """Slope of the hard sigmoids where the gradient would be gone, as in the paper."""
-
-
-class Matrices(Protocol):
-    """What a forward pass multiplies with, by name: whole matrices, or their parts under masks."""
-
-    def __call__(self, name: str, a: Tensor) -> Tensor:
-        """a [instance ... d_in] -> a @ W [instance ... d_out]."""
-
-    def back(self, name: str, b: Tensor) -> Tensor:
-        """b [instance ... d_out] -> b @ W.mT [instance ... d_in]."""
-
-
-Forward = Callable[[Tensor, Matrices], Tensor]
-"""A model: inputs [instance batch ...] and its matrices to outputs [instance batch ... output]."""
-
-
-class Whole:
-    """The matrices as they are; remembers what each was given to read."""
-
-    def __init__(self, weights: dict[str, Tensor]) -> None:
-        """weights: [instance d_in d_out] each."""
-        self.weights = weights
-        self.read: dict[str, Tensor] = {}
-
-    def __call__(self, name: str, a: Tensor) -> Tensor:
-        """a @ W."""
-        self.read[name] = a.detach()
-        return a @ _like(self.weights[name], a)
-
-    def back(self, name: str, b: Tensor) -> Tensor:
-        """b @ W.mT."""
-        return b @ _like(self.weights[name], b).mT
 
 
 @dataclass(frozen=True)
@@ -74,9 +50,13 @@ class DecompositionConfig:
 
     parts: int = 20
     sparsity: float | tuple[float, ...] = 3e-3
-    """The cost of importance; one for each instance if several."""
+    """The cost of importance, or of rank if parts are kept; one for each instance if several."""
     power: float = 1.0
-    """Importance costs g ** power."""
+    """Importance costs g ** power, the rank of a kept part its singular values ** power."""
+    keep: float | None = None
+    """Parts kept by attribution, mean over a batch; if None, importances are learned."""
+    rank: int = 1
+    """The most a part may have in each matrix; above 1 with `keep` alone."""
     faithful: float = 1.0
     """Weight of the squared difference between the sum of the parts and W."""
     neurons: int = 16
@@ -87,8 +67,12 @@ class DecompositionConfig:
 
     def __post_init__(self) -> None:
         """ValueError for what cannot be trained, before anything is computed."""
-        if min(self.parts, self.neurons, self.steps) < 1:
-            raise ValueError(f"parts, neurons and steps must be at least 1, got {self}")
+        if min(self.parts, self.neurons, self.steps, self.rank) < 1:
+            raise ValueError(f"parts, neurons, steps and rank must be at least 1, got {self}")
+        if self.keep is None and self.rank > 1:
+            raise ValueError(f"parts of higher rank are kept by attribution: give keep, got {self}")
+        if self.keep is not None and not 0 < self.keep <= self.parts:
+            raise ValueError(f"keep must be above 0 and at most the number of parts, got {self}")
         costs = self.sparsity if isinstance(self.sparsity, tuple) else (self.sparsity,)
         if min(costs) < 0 or self.power <= 0 or self.faithful <= 0 or self.lr <= 0:
             raise ValueError(f"sparsity must not be negative, other weights be above 0, got {self}")
@@ -102,7 +86,7 @@ class Decomposition:
     weights: dict[str, Float[Tensor, "instance d_in d_out"]]
     """What is decomposed."""
     leaves: dict[str, Tensor]
-    """By matrix: `.V` [instance part d_in], `.U` [instance part d_out], importance networks."""
+    """By matrix: `.V` [instance part*rank d_in], `.U` [instance part*rank d_out], networks."""
     optimizer: torch.optim.Optimizer
     step: int = 0
     log: list[dict[str, list[float]]] = field(default_factory=list)
@@ -110,14 +94,15 @@ class Decomposition:
 
     def parts(self, name: str) -> Float[Tensor, "instance part d_in d_out"]:
         """The parts as matrices."""
-        V, U = (self.leaves[f"{name}.{x}"].detach() for x in "VU")
-        return V[..., :, None] * U[..., None, :]
+        shape = self.config.parts, self.config.rank
+        V, U = (self.leaves[f"{name}.{x}"].detach().unflatten(1, shape) for x in "VU")
+        return V.mT @ U
 
     def logits(self, name: str, a: Float[Tensor, "instance *batch d_in"]) -> Tensor:
         """Importances before the sigmoid, [instance *batch part], of what the matrix reads."""
-        inner = a @ _like(self.leaves[f"{name}.V"], a).mT
+        inner = a @ like(self.leaves[f"{name}.V"], a).mT
         w_in, b_in, w_out, b_out = (
-            _like(self.leaves[f"{name}.{x}"], inner[..., None])
+            like(self.leaves[f"{name}.{x}"], inner[..., None])
             for x in ("w_in", "b_in", "w_out", "b_out")
         )
         hidden = F.gelu(inner[..., None] * w_in + b_in)
@@ -125,10 +110,24 @@ class Decomposition:
 
     @torch.no_grad()
     def importances(self, forward: Forward, x: Tensor) -> dict[str, Tensor]:
-        """Importance of each part for each input, 0 to 1: [instance *batch part] by matrix."""
+        """Importance of each part for each input, 0 to 1: [instance *batch part] by matrix.
+
+        With `keep` it is 1 for parts that are kept in this batch, the same in all matrices.
+        """
         whole = Whole(self.weights)
         forward(x, whole)
+        if self.config.keep is not None:
+            kept = largest(self.attributions(forward, x), self.config.keep)
+            return dict.fromkeys(self.weights, kept)
         return {name: self.logits(name, a).clamp(0, 1) for name, a in whole.read.items()}
+
+    @torch.enable_grad()
+    def attributions(self, forward: Forward, x: Tensor) -> Float[Tensor, "instance *batch part"]:
+        """Slope of the whole model's outputs along each part of all matrices, root mean square."""
+        shape = len(x), *x.shape[1:-1], self.config.parts
+        masks = torch.ones(shape, requires_grad=True)
+        outputs = forward(x, self.masked(dict.fromkeys(self.weights, masks), 1.0))
+        return slopes(outputs, masks)
 
     def rest(self, name: str) -> Float[Tensor, "instance d_in d_out"]:
         """What the parts leave out: W less their sum."""
@@ -141,26 +140,8 @@ class Decomposition:
             masks: By matrix.
             rest: Masks of what the parts leave out, [instance *batch 1] by matrix, or one for all.
         """
-        return _Masked(self, masks, rest)
-
-
-class _Masked:
-    def __init__(
-        self, run: Decomposition, masks: dict[str, Tensor], rest: dict[str, Tensor] | float
-    ) -> None:
-        self.leaves, self.masks = run.leaves, masks
-        self.rest = {name: run.rest(name) for name in masks}
-        self.share = rest if isinstance(rest, dict) else dict.fromkeys(masks, rest)
-
-    def __call__(self, name: str, a: Tensor) -> Tensor:
-        V, U = (_like(self.leaves[f"{name}.{x}"], a) for x in "VU")
-        rest = self.share[name] * (a @ _like(self.rest[name], a))
-        return ((a @ V.mT) * self.masks[name]) @ U + rest
-
-    def back(self, name: str, b: Tensor) -> Tensor:
-        V, U = (_like(self.leaves[f"{name}.{x}"], b) for x in "VU")
-        rest = self.share[name] * (b @ _like(self.rest[name], b).mT)
-        return ((b @ U.mT) * self.masks[name]) @ V + rest
+        left_out = {name: self.rest(name) for name in masks}
+        return Masked(self.leaves, masks, left_out, rest)
 
 
 def start(
@@ -185,8 +166,10 @@ def start(
     leaves: dict[str, Tensor] = {}
     c, k = config.parts, config.neurons
     for name, W in weights.items():
-        V = F.normalize(normal(c, W.shape[1]), dim=-1)
+        V = F.normalize(normal(c * config.rank, W.shape[1]), dim=-1)
         leaves |= {f"{name}.V": V, f"{name}.U": torch.linalg.pinv(V.mT) @ W}
+        if config.keep is not None:
+            continue
         leaves |= {f"{name}.w_in": normal(c, k), f"{name}.b_in": torch.zeros(n, c, k)}
         leaves |= {f"{name}.w_out": normal(c, k) / k**0.5, f"{name}.b_out": torch.ones(n, c, 1)}
     for leaf in leaves.values():
@@ -223,26 +206,51 @@ def train(
         x, whole = draw(generator), Whole(run.weights)
         with torch.no_grad():
             target = forward(x, whole)
-        masks, rest, minimal = {}, {}, torch.zeros(())
-        for name, a in whole.read.items():
-            logits = run.logits(name, a)
-            low = torch.where(logits < 0, _LEAK * logits, logits.clamp(max=1))
-            high = torch.where(logits > 1, 1 + _LEAK * (logits - 1), logits.clamp(min=0))
-            left = torch.rand(low.shape, generator=generator)
-            masks[name] = low + (1 - low) * left
-            rest[name] = torch.rand((*low.shape[:-1], 1), generator=generator)
-            used = high if config.power == 1 else (high + 1e-8) ** config.power
-            minimal = minimal + used.sum(-1).flatten(1).mean(1)
-        wrong = divergence(forward(x, run.masked(masks, rest)), target)
+        if config.keep is None:
+            masked, paid = _cut_back(run, whole.read, generator)
+        else:
+            masked, paid = _kept(run, run.importances(forward, x))
+        wrong = divergence(forward(x, masked), target)
         faithful = _unfaithful(run)
-        loss = config.faithful * faithful + wrong + cost * minimal
+        loss = config.faithful * faithful + wrong + cost * paid
         rate = config.lr * 0.5 * (1 + torch.cos(torch.tensor(torch.pi * step / config.steps)))
         descend(run.optimizer, loss.sum(), float(rate))
         run.step = step + 1
         if run.step % 50 == 0 or run.step == config.steps:
-            found = {"faithful": faithful, "reconstruction": wrong, "importance": minimal}
+            name = "importance" if config.keep is None else "singular values"
+            found = {"faithful": faithful, "reconstruction": wrong, name: paid}
             run.log.append({k: v.detach().tolist() for k, v in found.items()})
     return run
+
+
+def _cut_back(
+    run: Decomposition, read: dict[str, Tensor], generator: torch.Generator
+) -> tuple[Matrices, Float[Tensor, "*instance"]]:
+    """The matrices with parts cut back at random, and what the parts' importances cost."""
+    masks, rest, paid = {}, {}, torch.zeros(())
+    for name, a in read.items():
+        logits = run.logits(name, a)
+        low = torch.where(logits < 0, _LEAK * logits, logits.clamp(max=1))
+        high = torch.where(logits > 1, 1 + _LEAK * (logits - 1), logits.clamp(min=0))
+        masks[name] = low + (1 - low) * torch.rand(low.shape, generator=generator)
+        rest[name] = torch.rand((*low.shape[:-1], 1), generator=generator)
+        power = run.config.power
+        used = high if power == 1 else (high + 1e-8) ** power
+        paid = paid + used.sum(-1).flatten(1).mean(1)
+    return run.masked(masks, rest), paid
+
+
+def _kept(
+    run: Decomposition, masks: dict[str, Tensor]
+) -> tuple[Matrices, Float[Tensor, "*instance"]]:
+    """The matrices with parts that are kept alone, and what their singular values cost."""
+    config, paid = run.config, torch.zeros(())
+    for name, kept in masks.items():
+        V, U = (run.leaves[f"{name}.{x}"] for x in "VU")
+        squared = V.square().sum(-1) * U.square().sum(-1)
+        values = ((squared + 1e-12) ** (config.power / 2)).unflatten(1, (config.parts, config.rank))
+        paid = paid + (kept.flatten(1, -2).mean(1) * values.sum(-1)).sum(-1)
+    return run.masked(masks), paid
 
 
 def save(run: Decomposition, path: str | Path, *, half: bool = False) -> None:
@@ -315,8 +323,3 @@ def _unfaithful(run: Decomposition) -> Float[Tensor, " instance"]:
 
 def _squared(found: Tensor, target: Tensor) -> Float[Tensor, " instance"]:
     return (found - target).square().flatten(1).mean(1)
-
-
-def _like(matrix: Tensor, a: Tensor) -> Tensor:
-    """A matrix of each instance [instance x y], with axes of length 1 for those of a batch."""
-    return matrix.view(len(matrix), *[1] * (a.ndim - matrix.ndim), *matrix.shape[1:])
