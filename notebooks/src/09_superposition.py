@@ -568,8 +568,9 @@ claim("probe.idle", max(map(abs, idle.values())), control=live["the twin's whole
 # - A probe reads; an intervention shows use. What can be read in one place may be used in another.
 #
 # **What we have not shown.** That *all* features of a language model are directions (appendix E
-# looks at circles [@engels2024circles]), or how many there are. Superposition explains polysemantic neurons,
-# those that fire for unrelated things, but they can arise without it [@lecomte2023polysemanticity].
+# looks at circles [@engels2024circles]), or how many there are. Superposition explains polysemantic
+# neurons, those that fire for unrelated things, but they can arise without it
+# [@lecomte2023polysemanticity].
 #
 # ## Where to read on
 #
