@@ -18,7 +18,8 @@
 # - find a direction with a probe, judge it on words that it has not seen, and show that the model
 #   *uses* it;
 # - tell parts that are added up from parts that interact (appendix B), a privileged basis from an
-#   arbitrary one (C), and a bottleneck from a layer that computes (D).
+#   arbitrary one (C), and a bottleneck from a layer that computes (D);
+# - ask whether days and months lie on a circle, and what a class is to its members (E).
 
 # %% [markdown] short=true
 # ## 1. Two features in one number
@@ -566,9 +567,10 @@ claim("probe.idle", max(map(abs, idle.values())), control=live["the twin's whole
 #   are kept apart.
 # - A probe reads; an intervention shows use. What can be read in one place may be used in another.
 #
-# **What we have not shown.** That *all* features of a language model are directions (some are
-# circles [@engels2024circles]), or how many there are. Superposition explains polysemantic neurons,
-# those that fire for unrelated things, but they can arise without it [@lecomte2023polysemanticity].
+# **What we have not shown.** That *all* features of a language model are directions (appendix E
+# looks at circles [@engels2024circles]), or how many there are. Superposition explains polysemantic
+# neurons, those that fire for unrelated things, but they can arise without it
+# [@lecomte2023polysemanticity].
 #
 # ## Where to read on
 #
@@ -873,6 +875,205 @@ small = torch.linalg.qr(torch.randn(2, 2, generator=seeded(6)))[0]
 turned = mi.toys.Bottleneck(sparsest.W @ small, sparsest.b, sparsest.loss, linear=False)
 assert torch.allclose(turned(sizes), sparsest(sizes), atol=1e-5)  # inputs of section 4
 claim("computed.rotation", error_of(with_turned_neurons)[-1], control=error_of(absolute)[-1])
+
+# %% [markdown]
+# ## Appendix E: circles and families
+#
+# So far a feature was *one* direction. Some need more. Days of the week go round, and in larger
+# models their vectors were found to lie on a circle, which the model uses to reckon with them
+# [@engels2024circles]. Do they here? We take the stream where a day or a month stands in a list, as
+# its only item so far, so that no neighbour of it is in the text; the mean over five beginnings.
+
+# %%
+import math
+
+from mi_data.pocket import forms, lexicon
+
+leads = ("The list goes on: ", "In order: ", "We counted ", "It was ", "Then came ")
+rings = {"days": forms.DAYS, "months": forms.MONTHS, "number words": forms.NUMBER_WORDS[:12]}
+mid = ("resid_post", model.cfg.n_layers // 2)
+lists = {name: [model.to_tokens([lead + item + "," for item in items]) for lead in leads]
+         for name, items in rings.items()}  # fmt: skip
+means = {
+    name: sum(mi.sites.read(model, ids, [mid])[mid][:, -2].cpu() for ids in beginnings) / len(leads)
+    for name, beginnings in lists.items()
+}  # [item d_model]
+
+# %% [markdown]
+# Put the items on a ring, and take the part of their vectors that goes with the cosine and the sine
+# of where each is. What share of their variance is it? A perfect circle has all of it. But two
+# directions always catch something: so we also take random orders of the very same points. And an
+# order that is no ring, the number words.
+
+
+# %%
+def around(places, n):
+    """Cosine and sine of places on a ring of n, [2 item]; both rows of length one."""
+    angle = 2 * math.pi * places / n
+    return torch.stack([angle.cos(), angle.sin()]) * math.sqrt(2 / n)
+
+
+def ring_share(points, places):
+    """The share of the variance of points [item d] that lies on the ring of these places."""
+    offset = points - points.mean(0)
+    return float((around(places, len(points)) @ offset).square().sum() / offset.square().sum())
+
+
+circle = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]]) + 5.0
+assert abs(ring_share(circle, torch.arange(4)) - 1) < 1e-6  # its four points go round
+assert abs(ring_share(circle, torch.tensor([0, 2, 1, 3])) - 0.5) < 1e-6  # and here they do not
+
+# %%
+shuffles = {name: [torch.randperm(len(m), generator=seeded(i)) for i in range(100)]
+            for name, m in means.items()}  # fmt: skip
+in_order = {name: ring_share(m, torch.arange(len(m))) for name, m in means.items()}
+by_luck = {name: [ring_share(m, order) for order in shuffles[name]] for name, m in means.items()}
+spread = {name: torch.linalg.svdvals(m - m.mean(0)).square() for name, m in means.items()}
+gaps = {name: (m - m.roll(-1, 0)).norm(dim=1) for name, m in means.items()}
+ends = {name: float(gap[-1] / gap[:-1].mean()) for name, gap in gaps.items()}
+mi.figures.table(
+    [{"of": name, "share on the ring": in_order[name], "random orders, mean":
+      sum(some) / len(some), "random orders, largest": max(some),
+      "share of two components": float(spread[name][:2].sum() / spread[name].sum()),
+      "last to first, in steps": ends[name]}
+     for name, some in by_luck.items()],
+    title="Months lie on their ring more than on that of any random order",
+)  # fmt: skip
+
+# %%
+claim("geometry.ring", in_order["months"], control=max(by_luck["months"]))
+offset = means["months"] - means["months"].mean(0)
+first, second = (offset @ torch.linalg.svd(offset, full_matrices=False)[2][:2].T).T
+figures.scatter(
+    first, second, labels=list(forms.MONTHS), named=list(forms.MONTHS), xlabel="first component",
+    ylabel="second component", title="Do the months go round?",
+)  # fmt: skip
+
+# %% [markdown]
+# Follow the names from January on. On pocket they go round, but not neatly: some neighbours change
+# places, and the plane holds a third of the variance; the rest tells each month from all others. So
+# it is a ring within a cloud. Number words come out above all random orders, too, if not by as
+# much: the share says that neighbours are alike, not that the ends meet. The last column does: from
+# December to January it is no further than between neighbours, from twelve to one it is.
+#
+# Does the model *use* the ring? Turn each day by one step along it, at its own token, and leave all
+# else. If the day were kept there, the model would go on one day later. Beside it: the whole
+# difference to the next day's mean, and a step in random orders, each along its own ring.
+
+
+# %%
+def step(points, places):
+    """By how much each point moves if its part on the ring of these places turns by one step."""
+    n, offset = len(points), points - points.mean(0)
+    turned = around((places + 1) % n, n) - around(places, n)
+    return turned.T @ (around(places, n) @ offset)
+
+
+def advance(name, change):
+    """With `change` [item d_model] at the items: the gain of the item after the next over the next
+    in logits, and the share of the prompts at which it comes first among the items."""
+    answers = [int(model.to_tokens(f" {item}")[0, 1]) for item in rings[name]]
+    i, found = torch.arange(len(answers)), []
+    behind, wanted = (i + 1) % len(answers), (i + 2) % len(answers)
+    add = {mid: lambda acts, where: acts + change[:, None].to(acts)}
+    for ids in lists[name]:
+        with torch.no_grad(), intervene(model, add, positions=[-2]):
+            after = model(ids)[:, -1, answers].cpu()
+        with torch.no_grad():
+            gain = after - model(ids)[:, -1, answers].cpu()
+        found.append([(gain[i, wanted] - gain[i, behind]).mean(),
+                      (after.argmax(1) == wanted).float().mean()])  # fmt: skip
+    return torch.tensor(found).mean(0).tolist()
+
+
+# %%
+day, n_days = means["days"], len(forms.DAYS)
+whole, says_whole = advance("days", day.roll(-1, 0) - day)
+along, says_along = advance("days", step(day, torch.arange(n_days)))
+luck = [abs(advance("days", step(day, order))[0]) for order in shuffles["days"][:8]]
+print(f"after the whole difference {says_whole:.2f} of the prompts go on one day later, "
+      f"after a turn of the ring {says_along:.2f}")  # fmt: skip
+claim("geometry.turn", along / whole, control=sum(luck) / len(luck) / whole)
+claim("geometry.ring_alone", says_along, control=says_whole)
+
+# %% [markdown]
+# On pocket a turn does more than a step in random orders, so the ring is read. But it does a part
+# of what the whole difference does, and alone it hardly ever brings the day after the next. Days
+# are kept as seven separate directions first, and as a ring by the way.
+#
+# ### Families
+#
+# A mouse is an animal, and a woman's name is a name. In larger models a class was found to be a
+# direction along which all its members lie equally far, and what sets members or subclasses apart
+# was found to be orthogonal to it [@park2024hierarchical]. Two questions, of the stream where a
+# word stands. How far does a member lie along the vector of its class, made from the *other*
+# members and less the mean of all words? One is as far as they do. And which angle has the
+# difference of two subclasses to the class of both? That two directions of many dimensions are
+# nearly orthogonal says little. So beside it: the difference of two subclasses of which only one
+# belongs to the class.
+
+# %%
+families = {"name": ("women", "men"), "feeling": ("feelings_good", "feelings_bad"),
+            "quality": ("adjectives_good", "adjectives_bad")}  # fmt: skip
+listed = {**lexicon.LEXICON, "women": lexicon.FEMALE, "men": lexicon.MALE}
+classes = [name for pair in families.values() for name in pair] + ["animals", "foods"]
+one_token = {
+    name: [word for word in listed[name] if len(model.to_tokens(f" {word}")[0]) == 2][:40]
+    for name in classes
+}
+of_class = torch.tensor([i for i, name in enumerate(classes) for _ in one_token[name]])
+spoken = [word for name in classes for word in one_token[name]]
+stream = sum(
+    mi.sites.read(model, model.to_tokens([f"{lead} {word}" for word in spoken]), [mid])[mid][:, -1]
+    for lead in ("We talked about", "They said", "It was the")
+).cpu() / 3  # fmt: skip
+stream = stream - stream.mean(0)
+
+
+# %%
+def along_class(of_class):
+    """How far each word lies along the mean of its class's other words, in that mean's length."""
+    far = []
+    for i in of_class.unique():
+        own = stream[of_class == i]
+        others = (own.sum(0) - own) / (len(own) - 1)
+        far.append((own * others).sum(1) / others.square().sum(1))
+    return torch.cat(far)
+
+
+mixed = [along_class(of_class[torch.randperm(len(of_class), generator=seeded(i))]).mean()
+         for i in range(4)]  # fmt: skip
+claim("geometry.members", along_class(of_class).mean(), control=sum(mixed) / 4)
+figures.histogram(
+    {"its class": along_class(of_class),
+     "a class of shuffled words": along_class(of_class[torch.randperm(len(of_class))])},
+    xlabel="how far a word lies along the mean of the class's others (1: as far)", bins=40,
+    title="A member lies about as far along its class as the others",
+)  # fmt: skip
+
+# %%
+half = {name: [stream[of_class == i][k::2].mean(0) for k in (0, 1)]
+        for i, name in enumerate(classes)}  # fmt: skip
+
+
+def angle(one, other, parent):
+    """The size of the cosine between two subclasses' difference and a class, of other words."""
+    whole = half[parent[0]][1] + half[parent[1]][1]
+    difference = half[one][0] - half[other][0]
+    return float(torch.cosine_similarity(difference, whole, dim=0).abs())
+
+
+pairs_of = list(families.values())
+within = [angle(*pair, pair) for pair in pairs_of]
+across = [angle(pair[0], pairs_of[i - 1][0], pair) for i, pair in enumerate(pairs_of)]
+print("within a class:", [round(a, 2) for a in within], "across:", [round(a, 2) for a in across])
+claim("geometry.family", sum(within) / 3, control=sum(across) / 3)
+
+# %% [markdown]
+# On pocket a member lies along its class about as far as the others do, which words put together at
+# random do not; and what sets the two subclasses apart is nearly orthogonal to the class of both.
+# What is *not* shown: that the model goes by these vectors. And members may have in common
+# no more than that the texts put them in the same places.
 
 # %%
 claim.table()
