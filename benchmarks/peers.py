@@ -106,7 +106,11 @@ def _wanted(peer: str) -> str:
 
 
 def _run(peer: str, *command: object) -> None:
-    done = subprocess.run([str(part) for part in command], stderr=subprocess.PIPE, text=True)
+    words = [str(part) for part in command]
+    try:
+        done = subprocess.run(words, stderr=subprocess.PIPE, text=True)
+    except FileNotFoundError as err:
+        raise PeerError(f"{peer} could not be installed: there is no {words[0]}") from err
     if done.returncode:
         raise PeerError(f"{peer} could not be installed: {done.stderr.strip()[-300:]}")
 

@@ -83,9 +83,10 @@ def write(folder: Path) -> None:
 
 
 def read(folder: Path) -> None:
-    """Open what another program wrote."""
+    """Open what another program wrote, also in half precision, and compute in single."""
     x = load_file(folder / "io.safetensors")["x"]
-    save_file(outputs(lens.SAE.load_from_disk(folder), x), folder / "theirs.safetensors")
+    opened = lens.SAE.load_from_disk(folder, dtype="float32")
+    save_file(outputs(opened, x), folder / "theirs.safetensors")
 
 
 TRAINERS = {

@@ -207,7 +207,7 @@ def carried(python: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     for folder in folders.values():
         sae = S.load(folder)
         x = 2 * random(40, sae.d_in, seed=4) + (0 if sae.target else sae.b_dec)
-        x = x.unflatten(1, (2, 3)) if sae.hook.endswith("hook_z") else x
+        x = x.unflatten(1, (2, -1)) if sae.hook.endswith("hook_z") else x
         save_file({"x": x}, folder / "io.safetensors")
     script = [str(python), str(HERE / "saelens_side.py"), "read"]
     done = subprocess.run([*script, *map(str, folders.values())], capture_output=True, text=True)
