@@ -1226,15 +1226,15 @@ def told_apart(grid, times=20):
 
 # %%
 both = {"trained": grid_at(model), "untrained": grid_at(mi.untrained(model))}
-known = {name: [told_apart(grid) for grid in some] for name, some in both.items()}
+apart = {name: [told_apart(grid) for grid in some] for name, some in both.items()}
 mi.figures.table(
     [{"model": name} | {f"after layer {i}": x for (_, i), x in zip(levels, some, strict=True)}
-     for name, some in known.items()], digits=2,
+     for name, some in apart.items()], digits=2,
     title="A known name scores above a made-up one, other people",
 )  # fmt: skip
 
 # %%
-claim("lot.known", known["trained"][1], control=known["untrained"][1])
+claim("lot.known", apart["trained"][1], control=apart["untrained"][1])
 
 # %% [markdown]
 # On `pocket`, halfway up and at the end, what is no sum tells known from made-up names, of people
