@@ -566,11 +566,11 @@ def by_gradient(prompt, nodes):
 def removed(prompt, nodes, how):
     """What removing each feature takes from the logit difference, by running the model [node]."""
     tokens, metric = pocket.to_tokens(prompt.text), metric_of(prompt)
-    lost = []
+    lost, still = [], sae.frozen.frozen_run(pocket, transcoders, tokens)
     for node in nodes:
         runs = {
             "replacement": sae.local_replacement(pocket, transcoders, tokens, {node: 0.0}),
-            "held": sae.set_features(pocket, transcoders, {node: 0.0}, frozen=tokens),
+            "held": sae.set_features(pocket, transcoders, {node: 0.0}, frozen=still),
             "free": sae.set_features(pocket, transcoders, {node: 0.0}),
         }
         with runs[how]:
@@ -1040,8 +1040,8 @@ claim("graph.keys", 1 - cut[0] / free, control=1 - cut[1] / free)
 # what *should* decide? Five kinds: a **fact**, by its subject and its relation; an **opinion**, by
 # the words that praise or blame; a **verb**, by the number of its subject, across a noun of the
 # other number; a **request** that is declined, by what it asks; an **indirect object**, by the
-# names. (In the text of `pocket` nothing takes two steps that is not also said in one. So a fact
-# is the nearest to the two-step facts of [@lindsey2025biology].)
+# names. (The two-step facts of [@lindsey2025biology] have no like here: the text of `pocket` states
+# every fact in one step. So a plain fact stands for them.)
 #
 # First the labels. To the texts from above come more facts and opinions, and a label for each
 # relation: it marks the words of a fact beside its subject and its answer.
@@ -1224,12 +1224,13 @@ mi.figures.bars(
 claim("graph.ioi_mentions", last / -first, control=rest / -first)
 
 # %% [markdown]
-# Both names speak for themselves, to about the same extent; the *repeated* subject speaks against
-# itself and so decides. That goes through what is moved, with patterns held. In the circuit that
-# was found in GPT-2 small [@wang2022ioi] the repeated name steers where later heads *look*, and a
-# graph would lack it. Is it so in `pocket` that the patterns are not needed? Test it as in section
-# 7: write the *other* name where the subject is repeated, so that the answer turns round, and keep
-# the old patterns.
+# Where it first stands, each name speaks for itself, to about the same extent; the *repeated* subject
+# speaks against itself and so decides. ([Notebook 07](07_paths_and_circuits.ipynb) found a head that
+# writes against the last name.) That goes through what is moved, with patterns held. In the circuit
+# that was found in GPT-2 small [@wang2022ioi] the repeated name steers where later heads *look*, so
+# a graph would lack it. Does `pocket` not need the patterns? Test it as in section 7: write the
+# *other* name where the subject is repeated, so that the answer turns round, and keep the old
+# patterns.
 
 
 # %%
@@ -1268,11 +1269,21 @@ def said_of(graph, group):
     return (right - wrong)[rows].sum()
 
 
+# %%
+from functools import lru_cache
+
+
+@lru_cache(maxsize=1)
+def still(tokens):
+    """The run of a prompt held still; kept for the last one that was asked for."""
+    return sae.frozen.frozen_run(pocket, transcoders, tokens)
+
+
 def with_values(tokens, metric, values, how):
     """The logit difference in a run with features set, in one of three settings."""
     ways = {
         "replacement": lambda: sae.local_replacement(pocket, transcoders, tokens, values),
-        "held": lambda: sae.set_features(pocket, transcoders, values, frozen=tokens),
+        "held": lambda: sae.set_features(pocket, transcoders, values, frozen=still(tokens)),
         "free": lambda: sae.set_features(pocket, transcoders, values),
     }
     with ways[how]():
@@ -1499,15 +1510,14 @@ def switched_on(prompt, graph):
     """Features removed, switched on, the same for own values; lead lost: said, done, kept off."""
     tokens, metric = pocket.to_tokens(prompt.text), metric_of(prompt)
     before, lead = {n[1:4] for n in active_in(tokens)}, metric(pocket(tokens))[0]
-    group, new = [node for some in by_name(graph, 2) for node in some], []
+    group, new, done = [node for some in by_name(graph, 2) for node in some], [], []
     removal = dict.fromkeys(group, 0.0)
     for values in (removal, {node: node.value for node in group}):
-        with sae.set_features(pocket, transcoders, values, frozen=tokens):
-            pocket(tokens)
+        with sae.set_features(pocket, transcoders, values, frozen=still(tokens)):
+            done.append(metric(pocket(tokens))[0])
             new.append([node for node in active_in(tokens) if node[1:4] not in before])
-    done = with_values(tokens, metric, removal, "held")
     off = with_values(tokens, metric, removal | dict.fromkeys(new[0], 0.0), "held")
-    numbers = [len(group), *map(len, new), said_of(graph, set(group)), lead - done, lead - off]
+    numbers = [len(group), *map(len, new), said_of(graph, set(group)), lead - done[0], lead - off]
     return [float(number) for number in numbers]
 
 
@@ -1602,7 +1612,7 @@ mi.figures.table(rows, title="What predicts an MLP's output, layer by layer")
 
 # %% [markdown]
 # Now let the predictions stand in for *all* MLPs at once. Each then reads a stream that the others
-# have changed, and errors can add up. The cost is in nats of next-token loss, on a quarter of the
+# have changed, and errors can add up. The cost is in nats of next-token loss, on half of the
 # texts. With it come the number of active features on a token and two baselines: the best linear
 # maps alone, and `across` where the rows that features write to *later* layers are in a wrong
 # order.
@@ -1619,8 +1629,8 @@ def linear_alone(one, layer):
 
 
 def mean_loss(some=()):
-    """Loss on a quarter of the texts with the MLPs of some transcoders replaced, in nats."""
-    texts, real = (x[: len(x) // 4] for x in (labelled.tokens, labelled.real))
+    """Loss on half of the texts with the MLPs of some transcoders replaced, in nats."""
+    texts, real = (x[: len(x) // 2] for x in (labelled.tokens, labelled.real))
     with sae.splice_all(pocket, some) if some else contextlib.nullcontext():
         losses = mi.metrics.loss(pocket(texts), texts)
     return losses[real[:, :-1] & real[:, 1:]].mean()
@@ -1711,8 +1721,9 @@ def copies(graph, writes):
 
 
 # %%
-by_set = {name: [graph_of(prompt, some) for prompt in prompts.values()]
-          for name, some in sets.items()}  # fmt: skip
+by_set = {"separate": list(graphs.values())}
+for name in ("home", "across"):
+    by_set[name] = [graph_of(prompt, sets[name]) for prompt in prompts.values()]
 rows, length = [], {}
 for name, some in by_set.items():
     replacement, completeness = mean_scores(some).tolist()
