@@ -1196,9 +1196,10 @@ for kind, (prompt, *_) in cases.items():
 mi.figures.table(rows, title="The features with most influence in one graph of each kind")
 
 # %% [markdown]
-# Behind the `@` stands a feature's place. The verb is the plainest: what carries most stands at the
-# end and tells a *plural subject*, though the noun beside it is singular. For the fact and the
-# request much of the influence goes through features that tell nothing we have a name for.
+# (Behind the `@` stands a feature's place.) The verb is the plainest: first come features that tell
+# a *plural subject*, at the noun and at the end, though the noun beside it is singular. The opinion
+# has one for blame at the end. For the request and the indirect object the first are features that
+# tell nothing we have a name for.
 #
 # And the indirect object? Its right answer is the name that stands once. The total effects of the
 # names' tokens, in three graphs, and how large those of other tokens are:
@@ -1221,16 +1222,18 @@ mi.figures.bars(
     ["indirect object", "subject, first", "subject, repeated", "other tokens, mean size"],
     title="The repeated name speaks against itself", ylabel="total effect on the logit difference",
 )  # fmt: skip
+
+# %%
 claim("graph.ioi_mentions", last / -first, control=rest / -first)
 
 # %% [markdown]
-# Where it first stands, each name speaks for itself, to about the same extent; the *repeated* subject
-# speaks against itself and so decides. ([Notebook 07](07_paths_and_circuits.ipynb) found a head that
-# writes against the last name.) That goes through what is moved, with patterns held. In the circuit
-# that was found in GPT-2 small [@wang2022ioi] the repeated name steers where later heads *look*, so
-# a graph would lack it. Does `pocket` not need the patterns? Test it as in section 7: write the
-# *other* name where the subject is repeated, so that the answer turns round, and keep the old
-# patterns.
+# Where it first stands, each name speaks for itself, to about the same extent; the *repeated*
+# subject speaks against itself and so decides. ([Notebook 07](07_paths_and_circuits.ipynb) found a
+# head that writes against the last name.) That goes through what is moved, with patterns held. In
+# the circuit that was found in GPT-2 small [@wang2022ioi] the repeated name steers where later
+# heads *look*, so a graph would lack it. Does `pocket` not need the patterns? Test it as in section
+# 7: write the *other* name where the subject is repeated, so that the answer turns round, and keep
+# the old patterns.
 
 
 # %%
@@ -1356,9 +1359,9 @@ claim("graph.groups_size", rows[1]["mean size"], control=rows[3]["mean size"])
 # %% [markdown]
 # For whole supernodes the graph is right where patterns and scales are held, also for how *much*:
 # the slope is about one. (The controls pair predictions with the wrong measurements: the best of
-# twenty such correlations, and their mean slope.) In the free model it is right about the large
-# ones, and about the others it says next to nothing. And supernodes that the graph names as
-# influential do matter, several times as much as others of the same activation.
+# twenty such correlations, and their mean slope.) In the free model it is right in kind about the
+# few large supernodes, and of the small ones and of the others it says little. And supernodes that
+# the graph names as influential do matter, much more than others of the same activation.
 #
 # By hand, too. Here are features of the verb's prompts that a reader would put together after
 # looking at their contexts, as we did: each is active on plural subjects, at the noun itself.
@@ -1528,6 +1531,8 @@ mi.figures.table(
     [{"kind": kind, **dict(zip(columns, row, strict=True))} for kind, row in seen_on.items()],
     title="Features that were silent, and become active when others are removed",
 )  # fmt: skip
+
+# %%
 removed_n, on_n, own_n, *_ = torch.tensor(list(seen_on.values())).sum(0)
 claim("graph.switched_on", on_n / removed_n, control=own_n / removed_n)
 
@@ -1554,8 +1559,8 @@ for layer, one in enumerate(transcoders):
         row[name] = measured["explained_by_sae" if ending else "explained_variance"]
         row[f"{name}, nats added"] = measured[f"loss_spliced{ending}"] - measured["loss"]
     rows.append(row)
-mi.figures.table(rows, title="Share of an MLP's output that is explained, and its cost")
 assert all(row["transcoder"] > row["SAE"] for row in rows)
+mi.figures.table(rows, title="Share of an MLP's output that is explained, and its cost")
 
 # %% [markdown]
 # It is not. In every layer the transcoder explains more, with its linear skip to help it, and in
@@ -1628,12 +1633,16 @@ def linear_alone(one, layer):
     return replace(one, W_dec=0 * one.W_dec, W_skip=both[:-1].contiguous(), b_dec=both[-1])
 
 
+# %%
 def mean_loss(some=()):
     """Loss on half of the texts with the MLPs of some transcoders replaced, in nats."""
-    texts, real = (x[: len(x) // 2] for x in (labelled.tokens, labelled.real))
+    losses, half = [], len(labelled.tokens) // 2
     with sae.splice_all(pocket, some) if some else contextlib.nullcontext():
-        losses = mi.metrics.loss(pocket(texts), texts)
-    return losses[real[:, :-1] & real[:, 1:]].mean()
+        for rows in torch.arange(half).split(50):
+            texts, real = labelled.tokens[rows], labelled.real[rows]
+            both = real[:, :-1] & real[:, 1:]
+            losses.append(mi.metrics.loss(pocket(texts), texts)[both])
+    return torch.cat(losses).mean()
 
 
 # %%
