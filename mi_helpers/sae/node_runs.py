@@ -47,7 +47,7 @@ def set_features(
     transcoders: Sequence[Sae],
     values: Mapping[Node, float],
     *,
-    frozen: Int[Tensor, "1 pos"] | None = None,
+    frozen: Int[Tensor, "1 pos"] | FrozenRun | None = None,
 ) -> Iterator[Firings]:
     """Set features at their positions inside the block, in the model itself.
 
@@ -60,7 +60,8 @@ def set_features(
         values: The activation that each feature gets. A node stands for its layer, position and
             unit; it may be one of another prompt's graph.
         frozen: A prompt whose attention patterns and scales of norms are kept: runs inside the
-            block must then be of prompts of this length.
+            block must then be of prompts of this length. For many runs of one prompt give what
+            `frozen_run` made of it, once.
 
     Yields:
         The count of what fired, of the features alone.
@@ -75,9 +76,9 @@ def set_features(
     fired = Firings()
     with ExitStack() as stack:
         if frozen is not None:
-            stack.enter_context(
-                intervene(model, _held(model, frozen_run(model, transcoders, frozen)))
-            )
+            if not isinstance(frozen, FrozenRun):
+                frozen = frozen_run(model, transcoders, frozen)
+            stack.enter_context(intervene(model, _held(model, frozen)))
         parts = []
         for layer in sorted({node.layer for node in values}):
             here = {node: value for node, value in values.items() if node.layer == layer}

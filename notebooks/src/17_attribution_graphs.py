@@ -567,11 +567,11 @@ def by_gradient(prompt, nodes):
 def removed(prompt, nodes, how):
     """What removing each feature takes from the logit difference, by running the model [node]."""
     tokens, metric = pocket.to_tokens(prompt.text), metric_of(prompt)
-    lost = []
+    lost, still = [], sae.frozen.frozen_run(pocket, transcoders, tokens)
     for node in nodes:
         runs = {
             "replacement": sae.local_replacement(pocket, transcoders, tokens, {node: 0.0}),
-            "held": sae.set_features(pocket, transcoders, {node: 0.0}, frozen=tokens),
+            "held": sae.set_features(pocket, transcoders, {node: 0.0}, frozen=still),
             "free": sae.set_features(pocket, transcoders, {node: 0.0}),
         }
         with runs[how]:
@@ -1041,8 +1041,8 @@ claim("graph.keys", 1 - cut[0] / free, control=1 - cut[1] / free)
 # what *should* decide? Five kinds: a **fact**, by its subject and its relation; an **opinion**, by
 # the words that praise or blame; a **verb**, by the number of its subject, across a noun of the
 # other number; a **request** that is declined, by what it asks; an **indirect object**, by the
-# names. (In the text of `pocket` nothing takes two steps that is not also said in one. So a fact
-# is the nearest to the two-step facts of [@lindsey2025biology].)
+# names. (The two-step facts of [@lindsey2025biology] have no like here: the text of `pocket` states
+# every fact in one step. So a plain fact stands for them.)
 #
 # First the labels. To the texts from above come more facts and opinions, and a label for each
 # relation: it marks the words of a fact beside its subject and its answer.
@@ -1197,9 +1197,10 @@ for kind, (prompt, *_) in cases.items():
 mi.figures.table(rows, title="The features with most influence in one graph of each kind")
 
 # %% [markdown]
-# Behind the `@` stands a feature's place. The verb is the plainest: what carries most stands at the
-# end and tells a *plural subject*, though the noun beside it is singular. For the fact and the
-# request much of the influence goes through features that tell nothing we have a name for.
+# (Behind the `@` stands a feature's place.) The verb is the plainest: first come features that tell
+# a *plural subject*, at the noun and at the end, though the noun beside it is singular. The opinion
+# has one for blame at the end. For the request and the indirect object the first are features that
+# tell nothing we have a name for.
 #
 # And the indirect object? Its right answer is the name that stands once. The total effects of the
 # names' tokens, in three graphs, and how large those of other tokens are:
@@ -1222,13 +1223,16 @@ mi.figures.bars(
     ["indirect object", "subject, first", "subject, repeated", "other tokens, mean size"],
     title="The repeated name speaks against itself", ylabel="total effect on the logit difference",
 )  # fmt: skip
+
+# %%
 claim("graph.ioi_mentions", last / -first, control=rest / -first)
 
 # %% [markdown]
-# Both names speak for themselves, to about the same extent; the *repeated* subject speaks against
-# itself and so decides. That goes through what is moved, with patterns held. In the circuit that
-# was found in GPT-2 small [@wang2022ioi] the repeated name steers where later heads *look*, and a
-# graph would lack it. Is it so in `pocket` that the patterns are not needed? Test it as in section
+# Where it first stands, each name speaks for itself, to about the same extent; the *repeated*
+# subject speaks against itself and so decides. ([Notebook 07](07_paths_and_circuits.ipynb) found a
+# head that writes against the last name.) That goes through what is moved, with patterns held. In
+# the circuit that was found in GPT-2 small [@wang2022ioi] the repeated name steers where later
+# heads *look*, so a graph would lack it. Does `pocket` not need the patterns? Test it as in section
 # 7: write the *other* name where the subject is repeated, so that the answer turns round, and keep
 # the old patterns.
 
@@ -1269,11 +1273,21 @@ def said_of(graph, group):
     return (right - wrong)[rows].sum()
 
 
+# %%
+from functools import lru_cache
+
+
+@lru_cache(maxsize=1)
+def still(tokens):
+    """The run of a prompt held still; kept for the last one that was asked for."""
+    return sae.frozen.frozen_run(pocket, transcoders, tokens)
+
+
 def with_values(tokens, metric, values, how):
     """The logit difference in a run with features set, in one of three settings."""
     ways = {
         "replacement": lambda: sae.local_replacement(pocket, transcoders, tokens, values),
-        "held": lambda: sae.set_features(pocket, transcoders, values, frozen=tokens),
+        "held": lambda: sae.set_features(pocket, transcoders, values, frozen=still(tokens)),
         "free": lambda: sae.set_features(pocket, transcoders, values),
     }
     with ways[how]():
@@ -1346,9 +1360,9 @@ claim("graph.groups_size", rows[1]["mean size"], control=rows[3]["mean size"])
 # %% [markdown]
 # For whole supernodes the graph is right where patterns and scales are held, also for how *much*:
 # the slope is about one. (The controls pair predictions with the wrong measurements: the best of
-# twenty such correlations, and their mean slope.) In the free model it is right about the large
-# ones, and about the others it says next to nothing. And supernodes that the graph names as
-# influential do matter, several times as much as others of the same activation.
+# twenty such correlations, and their mean slope.) In the free model it is right in kind about the
+# few large supernodes, and of the small ones and of the others it says little. And supernodes that
+# the graph names as influential do matter, much more than others of the same activation.
 #
 # By hand, too. Here are features of the verb's prompts that a reader would put together after
 # looking at their contexts, as we did: each is active on plural subjects, at the noun itself.
@@ -1500,15 +1514,14 @@ def switched_on(prompt, graph):
     """Features removed, switched on, the same for own values; lead lost: said, done, kept off."""
     tokens, metric = pocket.to_tokens(prompt.text), metric_of(prompt)
     before, lead = {n[1:4] for n in active_in(tokens)}, metric(pocket(tokens))[0]
-    group, new = [node for some in by_name(graph, 2) for node in some], []
+    group, new, done = [node for some in by_name(graph, 2) for node in some], [], []
     removal = dict.fromkeys(group, 0.0)
     for values in (removal, {node: node.value for node in group}):
-        with sae.set_features(pocket, transcoders, values, frozen=tokens):
-            pocket(tokens)
+        with sae.set_features(pocket, transcoders, values, frozen=still(tokens)):
+            done.append(metric(pocket(tokens))[0])
             new.append([node for node in active_in(tokens) if node[1:4] not in before])
-    done = with_values(tokens, metric, removal, "held")
     off = with_values(tokens, metric, removal | dict.fromkeys(new[0], 0.0), "held")
-    numbers = [len(group), *map(len, new), said_of(graph, set(group)), lead - done, lead - off]
+    numbers = [len(group), *map(len, new), said_of(graph, set(group)), lead - done[0], lead - off]
     return [float(number) for number in numbers]
 
 
@@ -1519,6 +1532,8 @@ mi.figures.table(
     [{"kind": kind, **dict(zip(columns, row, strict=True))} for kind, row in seen_on.items()],
     title="Features that were silent, and become active when others are removed",
 )  # fmt: skip
+
+# %%
 removed_n, on_n, own_n, *_ = torch.tensor(list(seen_on.values())).sum(0)
 claim("graph.switched_on", on_n / removed_n, control=own_n / removed_n)
 
@@ -1545,8 +1560,8 @@ for layer, one in enumerate(transcoders):
         row[name] = measured["explained_by_sae" if ending else "explained_variance"]
         row[f"{name}, nats added"] = measured[f"loss_spliced{ending}"] - measured["loss"]
     rows.append(row)
-mi.figures.table(rows, title="Share of an MLP's output that is explained, and its cost")
 assert all(row["transcoder"] > row["SAE"] for row in rows)
+mi.figures.table(rows, title="Share of an MLP's output that is explained, and its cost")
 
 # %% [markdown]
 # It is not. In every layer the transcoder explains more, with its linear skip to help it, and in
@@ -1603,7 +1618,7 @@ mi.figures.table(rows, title="What predicts an MLP's output, layer by layer")
 
 # %% [markdown]
 # Now let the predictions stand in for *all* MLPs at once. Each then reads a stream that the others
-# have changed, and errors can add up. The cost is in nats of next-token loss, on a quarter of the
+# have changed, and errors can add up. The cost is in nats of next-token loss, on half of the
 # texts. With it come the number of active features on a token and two baselines: the best linear
 # maps alone, and `across` where the rows that features write to *later* layers are in a wrong
 # order.
@@ -1619,12 +1634,16 @@ def linear_alone(one, layer):
     return replace(one, W_dec=0 * one.W_dec, W_skip=both[:-1].contiguous(), b_dec=both[-1])
 
 
+# %%
 def mean_loss(some=()):
-    """Loss on a quarter of the texts with the MLPs of some transcoders replaced, in nats."""
-    texts, real = (x[: len(x) // 4] for x in (labelled.tokens, labelled.real))
+    """Loss on half of the texts with the MLPs of some transcoders replaced, in nats."""
+    losses, half = [], len(labelled.tokens) // 2
     with sae.splice_all(pocket, some) if some else contextlib.nullcontext():
-        losses = mi.metrics.loss(pocket(texts), texts)
-    return losses[real[:, :-1] & real[:, 1:]].mean()
+        for rows in torch.arange(half).split(50):
+            texts, real = labelled.tokens[rows], labelled.real[rows]
+            both = real[:, :-1] & real[:, 1:]
+            losses.append(mi.metrics.loss(pocket(texts), texts)[both])
+    return torch.cat(losses).mean()
 
 
 # %%
@@ -1712,8 +1731,9 @@ def copies(graph, writes):
 
 
 # %%
-by_set = {name: [graph_of(prompt, some) for prompt in prompts.values()]
-          for name, some in sets.items()}  # fmt: skip
+by_set = {"separate": list(graphs.values())}
+for name in ("home", "across"):
+    by_set[name] = [graph_of(prompt, sets[name]) for prompt in prompts.values()]
 rows, length = [], {}
 for name, some in by_set.items():
     replacement, completeness = mean_scores(some).tolist()
