@@ -121,6 +121,13 @@ def test_the_checklist_states_how_many_notebooks_the_weighed_site_had() -> None:
     assert told == ([(str(min(had)), str(there))] if min(had) < there else [])
 
 
+def test_the_checklist_states_the_sites_weight() -> None:
+    """To a tenth: figures differ from run to run by less, and so do the two kits' sites."""
+    told = int(said(CHECKLIST, r"their site, with all pages, (\d+) MB"))
+    for kit in ("all", ONE):
+        assert told == pytest.approx(ROOM[kit]["gb"]["site"] * 1000, rel=0.1)
+
+
 def test_the_checklist_states_how_long_the_notebooks_take_to_execute() -> None:
     """Two at a time, as `make run` does by default."""
     minutes = sum(run["seconds"] for run in RUNS if run["model"] == "pocket") / 2 / 60
