@@ -1392,7 +1392,7 @@ scores = (embedding + first_mlp) @ fetch
 # %%
 kinds = [kind for kind, *_ in short]
 shown = "capital" if kinds.count("capital") > 4 else statistics.mode(kinds)
-few = [i for i, kind in enumerate(kinds) if kind == shown][:10]
+few = [i for i, kind in enumerate(kinds) if kind == shown][:8]
 table = scores[few][:, list(options[shown].values())]
 table = (table - table.mean(-1, keepdim=True)) / table.std(-1, keepdim=True)
 places = [list(options[shown]).index(short[i][2]) for i in few]
