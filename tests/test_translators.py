@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from mi_data.lens import card
 from mi_data.lens import train as script
 from safetensors.torch import load_file
 
 from mi_helpers import checksums, lens, models
 from mi_helpers.lens import translators
 
-RECIPE = script.Recipe(documents=12, held_out=4, steps=4, batch=16, rank=32)
+ROOT = Path(__file__).resolve().parents[1]
+RECIPE = script.Recipe(documents=12, held_out=4, steps=4, batch=16)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -36,7 +40,7 @@ def test_a_lens_is_trained_stored_and_opened(tiny_model, made: Path) -> None:
     d = tiny_model.cfg.d_model
     assert A.shape == (5, d, d) and b.shape == (5, d) and A.dtype == torch.float32
     work = made.parents[1] / "work" / "tiny"
-    trained = load_file(work / "steps.safetensors")  # in full: 32 is the model's width
+    trained = load_file(work / "steps.safetensors")
     streams = load_file(work / "streams.safetensors")
     for i, name in enumerate(names):
         x = streams[name]
@@ -76,14 +80,14 @@ def test_a_run_goes_on_where_it_stopped(tiny_model, tmp_path: Path, monkeypatch)
 
 
 def test_an_altered_lens_is_refused_by_name(tiny_model, made: Path) -> None:
-    path = made / translators.TRANSLATORS
+    path = made / translators.FILE
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"translators.safetensors is not the published file"):
+    with pytest.raises(ValueError, match=r"lens.safetensors is not the published file"):
         lens.load_translators(tiny_model, made, ["0"])
     path.unlink()
-    with pytest.raises(ValueError, match="translators.safetensors .*no such file"):
+    with pytest.raises(ValueError, match="lens.safetensors .*no such file"):
         lens.load_translators(tiny_model, made, ["0"])
     (made / checksums.SUMS).unlink()
     with pytest.raises(FileNotFoundError, match="SHA256SUMS is missing"):
@@ -99,10 +103,11 @@ def test_another_models_lens_is_refused_by_name(tiny_model, made: Path) -> None:
 
 
 def test_what_half_precision_cannot_hold_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="'b' does not fit into half precision: 1e\\+05"):
-        translators.save_matrices(tmp_path / "x", "tiny", {"b": torch.full((1, 2), 1e5)}, ["0"])
-    with pytest.raises(ValueError, match="'b' has 1 matrices for 2 names"):
-        translators.save_matrices(tmp_path / "x", "tiny", {"b": torch.ones(1, 2)}, ["0", "1"])
+    save = translators.save_translators
+    with pytest.raises(ValueError, match="cannot hold a translator's 1e\\+05"):
+        save(tmp_path, "tiny", ["0"], torch.ones(1, 2, 2), torch.full((1, 2), 1e5))
+    with pytest.raises(ValueError, match="2 names for 1 matrices and 1 offsets"):
+        save(tmp_path, "tiny", ["0", "1"], torch.ones(1, 2, 2), torch.ones(1, 2))
     assert not [*tmp_path.iterdir()]
 
 
@@ -119,6 +124,28 @@ def test_low_rank_cuts_what_moves_the_streams_least() -> None:
     u, s, v = torch.linalg.svd(A - torch.eye(8))
     plain = (x @ (torch.eye(8) + u[:, :4] * s[:4] @ v[:4] - A)).square().mean()
     assert errors[1] < plain
+
+
+def test_only_these_weights_have_a_committed_lens(tiny_model) -> None:
+    assert lens.committed_lens(tiny_model) is None
+    source = SimpleNamespace(model_id="smollm2-q4")
+    other = replace(models.model_source(tiny_model), model_id=source.model_id)
+    folder = lens.committed_lens(SimpleNamespace(mi_source=other))
+    assert folder is not None and folder.name == "smollm2-q4"
+
+
+def test_the_committed_lens_is_whole_and_its_card_is_what_was_measured() -> None:
+    folder = ROOT / "data" / "lens" / "smollm2-q4"
+    checksums.check(folder, "train it anew")
+    assert {*checksums.read(folder)} == {
+        "lens.safetensors",
+        "jacobians.safetensors",
+        "measured.json",
+    }
+    measured = json.loads((folder / "measured.json").read_text(encoding="utf-8"))
+    assert measured["recipe"] == vars(script.Recipe())
+    assert (folder / "README.md").read_text(encoding="utf-8") == card.page(measured)
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 6e6
 
 
 def test_a_published_model_predicts_what_the_processed_one_does(tiny_model) -> None:

@@ -18,9 +18,8 @@ model = mi.load_model("smollm2-q4")
 A, b = mi.lens.load_translators(model, mi.lens.committed_lens(model), ["0", "15"])
 ```
 
-Stored in half precision and low rank: a translator is the identity (before layer 0 and in the
-controls: nothing) and the product of two matrices of {rank} columns, cut off where that moves the
-model's streams least.
+Stored in half precision, a full matrix for each. Low rank would take less room and costs too much:
+see the table.
 
 `python -m mi_data.lens.train` makes all of it, this page included: {minutes} minutes of one CPU
 core and {gib} GiB. A run that was stopped goes on. How the lens reads other texts was not measured.
@@ -31,8 +30,10 @@ KL from the final prediction on {held_out} held-out documents, in nats:
 |---|{dashes}|
 """
 LEGEND = """
-*Least squares* and *full* are in single precision, at full rank; *rank {rank}* is what is stored,
-the other ranks are what less room would cost. *untrained*: streams of an untrained model of this
+*Full* is the lens; it and *least squares*, from which it started, were judged in single precision.
+*rank*: the identity (before layer 0 and in the controls: nothing) and the product of two narrow
+matrices in half precision, cut off where that moves the model's streams least.
+*untrained*: streams of an untrained model of this
 shape before that layer; *shuffled*: streams in the wrong order, which say how often words come.
 """
 
@@ -53,7 +54,7 @@ def page(measured: dict[str, Any]) -> str:
         "heads": " | ".join(nats),
         "dashes": "|".join("--:" for _ in nats),
     }
-    return TOLD.format(**about) + "".join(rows) + LEGEND.format(**recipe)
+    return TOLD.format(**about) + "".join(rows) + LEGEND
 
 
 def shown(nats: float | None) -> str:

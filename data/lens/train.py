@@ -2,8 +2,8 @@
 
 A tuned lens [Belrose et al. 2023] for the layers that notebook 16 reads, and its controls, as that
 notebook trains them: least squares, then Adam on the KL from the final prediction, all lenses on
-the same tokens. It goes to ``data/lens/<model>`` in low rank and half precision, with what that
-costs in its card; ``SHA256SUMS`` lists the files. A run that was stopped goes on from its last
+the same tokens. It goes to ``data/lens/<model>`` in half precision; what low rank would cost stands
+in its card; ``SHA256SUMS`` lists the files. A run that was stopped goes on from its last
 checkpoint in ``build/lens``.
 """
 
@@ -50,7 +50,6 @@ class Recipe:
     steps: int = 200
     batch: int = 64
     rate: float = 5e-4
-    rank: int = 128
     seed: int = 0
 
 
@@ -187,21 +186,14 @@ def low_rank(A: Tensor, x: Tensor, rank: int, kept: float) -> tuple[Tensor, Tens
     return (down * scale).float(), (up / scale[:, None]).float()
 
 
-def shrink(
-    A: Tensor, b: Tensor, names: list[str], streams: dict[str, Tensor], rank: int
-) -> dict[str, Tensor]:
-    """The parts of a file: translators of the model's own later streams keep the identity."""
-    kept = torch.tensor([float(name.isdigit() and name != "0") for name in names])
-    pairs = [low_rank(A[i], streams[n], rank, float(kept[i])) for i, n in enumerate(names)]
-    down, up = (torch.stack(parts) for parts in zip(*pairs, strict=True))
-    return {"keep": kept, "down": down, "up": up, "b": b}
-
-
-def restored(parts: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Translators as a file in half precision gives them."""
-    half = {key: part.half().float() for key, part in parts.items()}
-    eye = torch.eye(half["b"].shape[1])
-    return half["keep"][:, None, None] * eye + half["down"] @ half["up"], half["b"]
+def shrunk(A: Tensor, names: list[str], streams: dict[str, Tensor], rank: int) -> Tensor:
+    """Translators in low rank and half precision; those of the model's later streams keep the 1."""
+    found = []
+    for one, name in zip(A, names, strict=True):
+        kept = float(name.isdigit() and name != "0")
+        down, up = low_rank(one, streams[name], rank, kept)
+        found.append(kept * torch.eye(len(one)) + down.half().float() @ up.half().float())
+    return torch.stack(found)
 
 
 def distances(
@@ -228,7 +220,7 @@ def lenses(
     yield "least squares", *(torch.stack(parts) for parts in zip(*start, strict=True))
     yield "full", A, b
     for rank in RANKS:
-        yield f"rank {rank}", *restored(shrink(A, b, names, streams, rank))
+        yield f"rank {rank}", shrunk(A, names, streams, rank), b
 
 
 def judge(
@@ -254,19 +246,19 @@ def judge(
 
 def publish(
     model: TransformerBridge,
-    parts: dict[str, Tensor],
-    names: list[str],
+    A: Tensor,
+    b: Tensor,
     measured: dict,
     out: Path,
 ) -> None:
     """Write the lens, what was measured, the card and the checksums."""
     out.mkdir(parents=True, exist_ok=True)
-    translators.save_matrices(out / translators.TRANSLATORS, model_id(model), parts, names)
+    translators.save_translators(out, model_id(model), names_of(model), A, b)
     with write_whole(out / "measured.json") as part:
         part.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
     with write_whole(out / "README.md") as part:
         part.write_text(page(measured), encoding="utf-8")
-    files = (translators.TRANSLATORS, "measured.json")
+    files = (translators.FILE, "measured.json")
     checksums.write(out, {name: out / name for name in files})
 
 
@@ -278,21 +270,20 @@ def make(model: TransformerBridge, out: Path, work: Path, recipe: Recipe) -> Non
     if not (work / "streams.safetensors").is_file():
         found = streams_of(model, "train", recipe.documents, recipe.seed)
         save_tensors(work / "streams.safetensors", found)
-        print(f"streams of {len(found['end'])} tokens, {stamp(work):.0f} s in all", flush=True)
+        print(f"streams of {len(found['end'])} tokens, {stamp(work)[0]:.0f} s in all", flush=True)
     streams = load_file(work / "streams.safetensors")
     A, b = tune(model, streams, work, recipe)
     table = judge(model, A, b, streams, recipe)
+    seconds, gib = stamp(work)
     measured = {
         "model": model_id(model),
         "recipe": vars(recipe),
         "tokens": len(streams["end"]),
-        "minutes": round(stamp(work) / 60, 1),
-        "gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 1),
+        "minutes": round(seconds / 60, 1),
+        "gib": round(gib, 1),
         "nats": table,
     }
-    names = names_of(model)
-    parts = shrink(A, b, names, streams, recipe.rank)
-    publish(model, parts, names, measured, out / model_id(model))
+    publish(model, A, b, measured, out / model_id(model))
 
 
 def same_recipe(path: Path, recipe: Recipe) -> None:
@@ -303,10 +294,13 @@ def same_recipe(path: Path, recipe: Recipe) -> None:
     path.write_text(told, encoding="utf-8")
 
 
-def stamp(work: Path) -> float:
-    """Note this process's CPU seconds; those of all runs that worked here."""
-    (work / f"seconds-{os.getpid()}").write_text(str(time.process_time()), encoding="utf-8")
-    return sum(float(path.read_text(encoding="utf-8")) for path in work.glob("seconds-*"))
+def stamp(work: Path) -> tuple[float, float]:
+    """Note this process's CPU seconds and peak GiB; the sum, and the peak, of all runs here."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    told = f"{time.process_time()} {peak}"
+    (work / f"spent-{os.getpid()}").write_text(told, encoding="utf-8")
+    runs = [path.read_text(encoding="utf-8").split() for path in work.glob("spent-*")]
+    return sum(float(seconds) for seconds, _ in runs), max(float(gib) for _, gib in runs)
 
 
 def main() -> None:

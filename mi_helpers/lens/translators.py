@@ -1,8 +1,7 @@
-"""Translators of a tuned lens as a file: a low-rank affine map for each layer.
+"""Translators of a tuned lens as a file: an affine map for each layer, in half precision.
 
 Source: Belrose et al. 2023, Eliciting Latent Predictions from Transformers with the Tuned Lens,
-section 3. They store a full matrix for each layer; here one is the identity (or nothing) and what a
-product of two narrow matrices adds to it, which takes a fraction of the room.
+section 3.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
-import torch
 from jaxtyping import Float
 from safetensors import safe_open
 from torch import Tensor
@@ -21,7 +19,7 @@ from mi_helpers import checksums
 from mi_helpers.files import save_tensors
 from mi_helpers.models import model_id
 
-TRANSLATORS = "translators.safetensors"
+FILE = "lens.safetensors"
 REMEDY = "restore it with `git checkout -- data/lens`, or train it with `mi_data.lens.train`"
 
 
@@ -34,24 +32,32 @@ def committed_lens(model: TransformerBridge) -> Path | None:
     return folder if folder.is_dir() else None
 
 
-def save_matrices(path: Path, model: str, parts: dict[str, Tensor], names: Sequence[str]) -> None:
-    """Write stacked matrices in half precision, whole or not at all.
+def save_translators(
+    folder: Path,
+    model: str,
+    names: Sequence[str],
+    A: Float[Tensor, "lens d_model d_model"],
+    b: Float[Tensor, "lens d_model"],
+) -> None:
+    """Write translators in half precision, whole or not at all; the checksums are written apart.
 
     Args:
-        path: The file; its folder must exist.
+        folder: Where; it must exist.
         model: The `model_id` of the model that they read.
-        parts: Tensors whose first axis is the matrix.
-        names: What the matrices are called, in the order of that axis.
+        names: What they are called, in their order.
+        A: Matrices.
+        b: Offsets.
 
     Raises:
-        ValueError: A number is too large for half precision, or a part has another length.
+        ValueError: A number is too large for half precision, or there are not as many names.
     """
-    for key, part in parts.items():
-        if len(part) != len(names):
-            raise ValueError(f"{key!r} has {len(part)} matrices for {len(names)} names")
+    if not len(A) == len(b) == len(names):
+        raise ValueError(f"{len(names)} names for {len(A)} matrices and {len(b)} offsets")
+    for part in (A, b):
         if not part.half().isfinite().all():
-            raise ValueError(f"{key!r} does not fit into half precision: {part.abs().max():.3g}")
-    save_tensors(path, {k: v.half() for k, v in parts.items()}, model=model, names="|".join(names))
+            raise ValueError(f"half precision cannot hold a translator's {part.abs().max():.3g}")
+    parts = {"A": A.half(), "b": b.half()}
+    save_tensors(folder / FILE, parts, model=model, names="|".join(names))
 
 
 def load_translators(
@@ -71,20 +77,14 @@ def load_translators(
         FileNotFoundError: The file, or the checksums, are missing.
         ValueError: The file is not the published one, of another model, or has no such translator.
     """
-    parts = _read(model, folder / TRANSLATORS, names)
-    eye = torch.eye(model.cfg.d_model).to(parts["b"])
-    return parts["keep"][:, None, None] * eye + parts["down"] @ parts["up"], parts["b"]
-
-
-def _read(model: TransformerBridge, path: Path, names: Sequence[str]) -> dict[str, Tensor]:
-    """The parts of a file for some matrices, after the file was found to be what it should be."""
-    expected = checksums.read(path.parent).get(path.name)
+    path = folder / FILE
+    expected = checksums.read(folder).get(FILE)
     if expected is None:
-        raise FileNotFoundError(f"{path.parent / checksums.SUMS} does not name {path.name}")
+        raise FileNotFoundError(f"{folder / checksums.SUMS} does not name {FILE}")
     checksums.check_file(path, expected, REMEDY)
     with safe_open(path, "pt") as file:
         about = file.metadata()
-        parts = {key: file.get_tensor(key) for key in file.keys()}
+        A, b = (file.get_tensor(key) for key in ("A", "b"))
     if about["model"] != model_id(model):
         raise ValueError(
             f"{path} reads {about['model']!r}, and this model is {model_id(model)!r}: a lens reads "
@@ -94,4 +94,4 @@ def _read(model: TransformerBridge, path: Path, names: Sequence[str]) -> dict[st
     if missing := [name for name in names if name not in there]:
         raise ValueError(f"{path} has no {missing[0]!r}: there are {', '.join(there)}")
     chosen = [there.index(name) for name in names]
-    return {key: part[chosen].to(model.W_U) for key, part in parts.items()}
+    return A[chosen].to(model.W_U), b[chosen].to(model.W_U)
