@@ -293,6 +293,9 @@ def test_one_layer_set_with_all_held_is_the_direct_effect(of_pocket) -> None:
     clean = centred(model, tokens)
     with S.set_features(model, transcoders, {node: 0.0}, frozen=tokens):
         change = clean - centred(model, tokens)
+    still = S.frozen.frozen_run(model, transcoders, tokens)
+    with S.set_features(model, transcoders, {node: 0.0}, frozen=still):
+        assert torch.equal(clean - centred(model, tokens), change)
     n = len(graph.predicted)
     units, at = [node.unit for node in graph.nodes[-n:]], graph.nodes.index(node)
     torch.testing.assert_close(change[units], graph.weights[-n:, at], atol=1e-4, rtol=1e-4)

@@ -1146,9 +1146,9 @@ def shares(graph, hit):
     """Share of some features in influence and activation; and with labels dealt out anew."""
     nodes = [n for n in graph.nodes if n.kind == "feature"]
     layer, unit = torch.tensor([(n.layer, n.unit) for n in nodes]).T
-    influence = graph.influence()[graph.where("feature")]
+    flow = graph.influence()[graph.where("feature")]
     active, chance = torch.tensor([n.value for n in nodes]), hit.float().mean(1)[layer]
-    weighed = (hit[layer, unit], influence), (hit[layer, unit], active), (chance, influence)
+    weighed = (hit[layer, unit], flow), (hit[layer, unit], active), (chance, flow)
     return torch.stack([(one * weight).sum() / weight.sum() for one, weight in weighed])
 
 
@@ -1297,8 +1297,8 @@ def with_values(tokens, metric, values, how):
 # %%
 def by_name(graph, count):
     """The supernodes of a graph with most influence, each of two features or more."""
-    found, influence = {}, graph.influence()
-    for node, weight in zip(graph.nodes, influence.tolist(), strict=True):
+    found = {}
+    for node, weight in zip(graph.nodes, graph.influence().tolist(), strict=True):
         if node.kind == "feature" and (label := int(name_of[node.layer, node.unit])) >= 0:
             found.setdefault(label, []).append((node, weight))
     ordered = sorted(found.values(), key=lambda some: -sum(weight for _, weight in some))
