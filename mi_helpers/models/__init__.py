@@ -3,6 +3,7 @@
 from mi_helpers.models.budget import by_size
 from mi_helpers.models.loading import (
     ModelSource,
+    load_half,
     load_model,
     load_pocket,
     load_pockets,
@@ -17,6 +18,7 @@ __all__ = [
     "ModelSource",
     "by_size",
     "fetch_smollm2",
+    "load_half",
     "load_model",
     "load_pocket",
     "load_pockets",
