@@ -4,6 +4,7 @@ from mi_helpers.models.budget import by_size
 from mi_helpers.models.loading import (
     ModelSource,
     as_published,
+    load_half,
     load_model,
     load_pocket,
     load_pockets,
@@ -19,6 +20,7 @@ __all__ = [
     "as_published",
     "by_size",
     "fetch_smollm2",
+    "load_half",
     "load_model",
     "load_pocket",
     "load_pockets",

@@ -39,13 +39,14 @@ def pockets() -> dict[str, Path]:
     """The folders of the embedded models by name, whether or not they are there.
 
     "pocket", which the suite is written for, stands first; then those of its recipe from other
-    seeds, "pocket-seed-1"; then "pocket-tuned" and "pocket-control", trained a little further.
+    seeds, "pocket-seed-1"; then one run of half its length, "pocket-half-1548", after so many
+    steps; then "pocket-tuned" and "pocket-control", trained a little further.
     """
     root = _root()
-    seeds = sorted(int(path.name) for path in (root / "seeds").glob("[0-9]*"))
     return {
         "pocket": root / "model",
-        **{f"pocket-seed-{seed}": root / "seeds" / str(seed) for seed in seeds},
+        **_numbered(root / "seeds", "pocket-seed"),
+        **_numbered(root / "half", "pocket-half"),
         "pocket-tuned": root / "tuned" / "model",
         "pocket-control": root / "tuned" / "control",
     }
@@ -91,6 +92,12 @@ def tokenizer_folder(folder: Path) -> Path:
     """Where the tokenizer of a model folder lies: in it, but that the pockets share one."""
     theirs = {path.resolve() for path in pockets().values()}
     return pockets()["pocket"] if folder.resolve() in theirs else folder
+
+
+def _numbered(folder: Path, name: str) -> dict[str, Path]:
+    """The folders in `folder` whose name is a number, by `name` with that number, least first."""
+    found = sorted(folder.glob("[0-9]*"), key=lambda path: int(path.name))
+    return {f"{name}-{path.name}": path for path in found}
 
 
 def _root() -> Path:

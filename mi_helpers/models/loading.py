@@ -55,8 +55,8 @@ def load_model(name: str | None = None, *, device: str | None = None) -> Transfo
     Args:
         name: "pocket" (the small model in this repository), "pocket-seed-1" to "pocket-seed-3" (the
             same recipe from other seeds), "pocket-tuned" and "pocket-control" (pocket
-            with a little more training, on changed texts and on unchanged ones);
-            "gpt2" (GPT-2 small, from the folder
+            with a little more training, on changed texts and on unchanged ones), "pocket-half-1548"
+            (one of three steps of a run half as long); "gpt2" (GPT-2 small, from the folder
             MI_GPT2_DIR, else the Hugging Face cache, else the hub); "smollm2"
             (SmolLM2-135M-Instruct, from the Hugging Face cache, else as `fetch_smollm2` left it,
             else from the hub) or "smollm2-q4" (only as `fetch_smollm2` left it); a folder in
@@ -104,6 +104,16 @@ def load_pockets(*loaded: TransformerBridge) -> dict[str, TransformerBridge]:
 def load_pocket(*loaded: TransformerBridge) -> TransformerBridge:
     """Pocket, for what was made for it alone; given back where it is among the models at hand."""
     return _at_hand(("pocket",), loaded)["pocket"]
+
+
+def load_half(*loaded: TransformerBridge) -> list[TransformerBridge]:
+    """One run by pocket's recipe, half as long, at three steps: the first one first.
+
+    Two lie before the step from which documents are drawn from the generator's `LATE_MIX`; the last
+    is the run's end. Models at hand are not loaded again.
+    """
+    names = [name for name in folders.pockets() if name.startswith("pocket-half-")]
+    return [*_at_hand(names, loaded).values()]
 
 
 def load_tuned(*loaded: TransformerBridge) -> list[TransformerBridge]:
