@@ -970,6 +970,7 @@ def step(points, places):
     return turned.T @ (around(places, n) @ offset)
 
 
+# %%
 def advance(name, change):
     """With `change` [item d_model] at the items: the gain of the item after the next over the next
     in logits, and the share of the prompts at which it comes first among the items."""
@@ -1042,6 +1043,7 @@ def along_class(of_class):
     return torch.cat(far)
 
 
+# %%
 mixed = [along_class(of_class[torch.randperm(len(of_class), generator=seeded(i))])
          for i in range(4)]  # fmt: skip
 claim("geometry.members", along_class(of_class).mean(), control=torch.cat(mixed).mean())
