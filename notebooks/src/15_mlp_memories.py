@@ -1442,8 +1442,10 @@ mi.figures.table(
 # to none are. Without the late heads few are, and the bare embedding does better there than with
 # the MLP: a little of what goes together is said by $W_E W_U$, as in any model of pairs of words.
 # So the facts are in the *product* of the first MLP and the late heads. Which factor holds them it
-# does not say: the first may only write who is meant in a form that the second looks up. And these
-# are subjects of one token; a name of several tokens has to be put together first (section 6).
+# does not say: the first may only write who is meant in a form that the second looks up. (On
+# SmolLM2 the late heads read nearly as many facts without the first MLP: there it need not be in
+# between.) And these are subjects of one token; a name of several tokens has to be put together
+# first (section 6).
 
 # %%
 claim.table()
