@@ -3,7 +3,7 @@
 The matrix is the one that the first MLP reads with: without it no fact is left, without that of
 any later MLP most are. The prompts ask for four facts about countries.
 ``--out build/decomposition/seed_0 --seed 0`` trains, or goes on from the last checkpoint;
-``--export FILE`` writes the parts in half precision. 80 seconds of one thread, within 1.5 GiB.
+``--export FILE`` writes the parts in half precision. 80 seconds of one thread, within 1 GiB.
 """
 
 from __future__ import annotations
