@@ -519,6 +519,30 @@ print("furthest apart:", {kind: int((furthest & at).sum()) for kind, at in where
 # that are flagged. (About twice as many are marked as are flagged: no measure can find them all.)
 
 
+# %% [markdown] tags=["task"] minutes=10 difficulty=2 short=true
+# ### Exercise 4: what units hold of the difference
+# A unit writes $f d_1$ in the first model and $f d_2$ in the second. Return the second less the
+# first, summed over the given units.
+
+# %% [markdown] tags=["hint"]
+# $f (d_2 - d_1)$ for each unit, and a product of matrices sums them.
+
+
+# %% tags=["exercise"]
+def held_difference(f, W_dec, d, units):
+    """f: [token unit]; W_dec: [unit 2d]; d: int; units: list[int]  ->  [token d]."""
+    raise NotImplementedError
+
+
+# %% tags=["solution"]
+def held_difference(f, W_dec, d, units):
+    return f[:, units] @ (W_dec[units, d:] - W_dec[units, :d])
+
+
+# %% tags=["check"]
+check.held_difference(held_difference)
+
+
 # %%
 def length_held(name, units):
     """How much some units of a dictionary say that the models differ by [token]."""
@@ -578,29 +602,6 @@ assert not (flagged((x_like - x_base).norm(dim=1)) & any_change).any()  # of poc
 # is what tells: as many of the same dictionary that are turned less, *less turned*, find hardly
 # anything, though they are those below the median that hold most of the difference. A crosscoder
 # could still add the sorting: which of those tokens belong together? We did not score that.
-
-# %% [markdown] tags=["task"] minutes=10 difficulty=2 short=true
-# ### Exercise 4: what units hold of the difference
-# A unit writes $f d_1$ in the first model and $f d_2$ in the second. Return the second less the
-# first, summed over the given units.
-
-# %% [markdown] tags=["hint"]
-# $f (d_2 - d_1)$ for each unit, and a product of matrices sums them.
-
-
-# %% tags=["exercise"]
-def held_difference(f, W_dec, d, units):
-    """f: [token unit]; W_dec: [unit 2d]; d: int; units: list[int]  ->  [token d]."""
-    raise NotImplementedError
-
-
-# %% tags=["solution"]
-def held_difference(f, W_dec, d, units):
-    return f[:, units] @ (W_dec[units, d:] - W_dec[units, :d])
-
-
-# %% tags=["check"]
-check.held_difference(held_difference)
 
 # %% [markdown] short=true
 # ## 5. How much of the changes do turned units hold?

@@ -162,7 +162,8 @@ assert torch.allclose(by_slope.sum(1), 2 * toy(inputs, W), atol=1e-5)
 
 # %% [markdown] tags=["task"] minutes=5 difficulty=1 short=true
 # ### Exercise 2: random masks
-# Turn importances and random numbers, both from 0 to 1, into masks: uniform between $g$ and 1.
+# Turn importances $g$ and random numbers, both from 0 to 1, into masks: uniform between $g$ and 1.
+# A random number of 0 is to give $g$, and one of 1 to give 1.
 
 # %% [markdown] tags=["hint"]
 # With `random` at 0 the mask is `g`; at 1 it is 1.

@@ -253,8 +253,8 @@ claim("judge.nested_cost", unexplained["Matryoshka"], control=unexplained["Batch
 # A dictionary is good, the measure says, if few of its units suffice to tell what we know about a
 # token [@gurnee2023haystack; @karvonen2025saebench]. Choose the `k` units whose mean activation
 # differs most between tokens with a label and without, fit a logistic regression on these alone,
-# and score it on other texts. By hand for one label and one unit. Both classes count alike, so
-# chance is a half.
+# and score it on other texts. By hand for one label and one unit. Both classes count alike
+# (**balanced accuracy**), so chance is a half.
 
 # %% short=true
 role = names.index("S2")
@@ -274,7 +274,8 @@ assert abs(float(package[0]) - float(by_hand)) < 1e-6
 # and tokens without it, the largest difference first.
 
 # %% [markdown] tags=["hint"]
-# A unit that falls silent where the label holds tells as much as one that fires.
+# `acts[label]` are the tokens with the label, `acts[~label]` those without; `topk(k).indices`
+# gives numbers. A unit that falls silent where the label holds tells as much as one that fires.
 
 
 # %% tags=["exercise"]
@@ -753,7 +754,8 @@ def swap_scores(change):
 
 # %% [markdown] tags=["task"] minutes=10 difficulty=2
 # ### Exercise 4: cause and isolation
-# From the answers after a swap for one attribute: return cause, isolation and their mean.
+# From the answers after a swap for one attribute: return cause, isolation and their mean, in this
+# order. `is_cause` marks the pairs that ask about this attribute; all others ask about another.
 
 # %% [markdown] tags=["hint"]
 # `is_cause` marks questions about the attribute. On these the source's answer is right; on all
