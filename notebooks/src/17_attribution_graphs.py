@@ -1220,7 +1220,7 @@ for prompt, graph in zip(cases["ioi"], case_graphs["ioi"], strict=True):
 io, first, last, rest = torch.stack(mentions).mean(0)
 mi.figures.bars(
     [x.item() for x in (io, first, last, rest)],
-    ["indirect object", "subject, first", "subject, repeated", "other tokens, mean size"],
+    ["indirect object", "subject", "repeated", "others, mean"],
     title="The repeated name speaks against itself", ylabel="total effect on the logit difference",
 )  # fmt: skip
 
