@@ -979,10 +979,14 @@ word = fresh != 0
 
 def read(some):
     """A checkpoint on fresh text: its stream [token d], and its loss in nats [token]."""
-    hook = mi.sites.hook_name(place)
-    logits, cache = some.run_with_cache(fresh, names_filter=hook)
-    losses = -logits[:, :-1].log_softmax(-1).gather(-1, fresh[:, 1:, None])[..., 0]
-    return cache[hook][word], torch.nn.functional.pad(losses, (1, 0))[word]
+    hook, parts = mi.sites.hook_name(place), []
+    for rows in fresh.split(16):
+        with torch.no_grad():
+            logits, cache = some.run_with_cache(rows, names_filter=hook)
+        losses = torch.nn.functional.pad(mi.metrics.loss(logits, rows), (1, 0))
+        parts.append((cache[hook], losses))
+    streams, losses = (torch.cat(some) for some in zip(*parts, strict=True))
+    return streams[word], losses[word]
 
 
 def by_kind(values):
