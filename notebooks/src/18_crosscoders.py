@@ -977,6 +977,7 @@ fresh, kinds_at = packed("test", 400, seed=6)
 word = fresh != 0
 
 
+# %%
 def read(some):
     """A checkpoint on fresh text: its stream [token d], and its loss in nats [token]."""
     hook, parts = mi.sites.hook_name(place), []
@@ -1066,8 +1067,10 @@ assert falls_on[1][rose].sum() < rose.float().mean()  # less than their share of
 # are said twice foremost. On the four kinds that came more often less of them falls than if they
 # fell on all kinds alike. While a model is trained its rows turn, whatever it reads; **how far they
 # turn says little about which text did it**. To see what a stretch of training did, look at the
-# loss by kind of text as well. This is one run and one dictionary's size, and "came more often" is
-# a weaker change than the four of section 2.
+# loss by kind of text as well. (The [card](../data/pocket/half/README.md) says what each step can
+# do: the right person of a pronoun is chance before the change, and no longer at the end.) This is
+# one run and one dictionary's size, and "came more often" is a weaker change than the four of
+# section 2.
 
 # %%
 claim.table()
