@@ -66,6 +66,17 @@ def long_cells(source: Source) -> list[str]:
     return found
 
 
+def lost_figures(source: Source) -> list[str]:
+    """Figures made before the last line of a cell and not displayed: nobody sees them."""
+    made = [
+        ast.unparse(statement.value.func)
+        for _, tree in code_cells(source)
+        for statement in tree.body[:-1]
+        if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call)
+    ]
+    return [name for name in made if re.fullmatch(r"(mi\.)?figures\.\w+", name)]
+
+
 def forbidden_code(source: Source) -> list[str]:
     """Plotting libraries, and models loaded outside the set-up cell."""
     found = []
@@ -202,6 +213,7 @@ def faults(path: Path) -> list[str]:
     source = read_source(path)
     found = {
         "length": long_cells(source),
+        "figure lost": lost_figures(source),
         "code": forbidden_code(source),
         "decimal in prose": prose_decimals(source),
         "claim": claim_faults(source, claims_file(path)),

@@ -87,6 +87,10 @@ LONG = "logits = torch.tensor([2.0, 0.5, -1.0])\n" * 16
 BROKEN = {
     "length: 18 lines, 15 allowed": ("logits = torch.tensor([2.0, 0.5, -1.0])\n", LONG),
     "length: 26 lines, 25 allowed": ("    rows = ", "    a = 1\n" * 23 + "    rows = "),
+    "figure lost: mi.figures.bars": (
+        "shifted = logits + 3",
+        "mi.figures.bars([1.0])\nshifted = logits + 3",
+    ),
     "code: plotting in a cell": ("shifted = logits + 3", "import plotly.express as px"),
     "code: plotting in a cell: from": ("shifted = logits + 3", "from matplotlib import cm"),
     "code: loads a model: mi.load_model": ("shifted = logits + 3", "m = mi.load_model()"),

@@ -354,7 +354,9 @@ def answer(logits, pairs):
 
 gap = drawn.positions["end"] - drawn.positions["subject"]
 clean, twin = (answer(model(x), drawn) for x in (drawn.clean_tokens, drawn.corrupt_tokens))
-facts = drawn.select(((gap > 1) & (clean > 0) & (twin < 0)).nonzero()[:, 0].tolist())
+both = ((gap > 1) & (clean > 0) & (twin < 0)).nonzero()[:, 0].tolist()
+assert both, f"{mi.model_id(model)} knows none of these facts: load a model that does"
+facts = drawn.select(both)
 each, last, end = torch.arange(len(facts)), facts.positions["subject"], facts.positions["end"]
 
 # %% [markdown]

@@ -1021,7 +1021,8 @@ claim("graph.keys", 1 - cut[0] / free, control=1 - cut[1] / free)
 # - An attribution graph predicts interventions where patterns and scales are held. In the free
 #   model it predicts less well, and activation times gradient predicts better.
 # - It predicts whole supernodes too, where patterns and scales are held. What the generator says
-#   should decide has more influence than by chance; for requests the labels do not tell which way.
+#   should decide has more influence than by chance, mostly as features that tell it are active
+#   there; for requests the labels do not tell which way.
 #   (Appendices have the tests, a swap of features, and what errors and silent features hide.)
 # - Features with a label need not do what the label says: many can be removed at little cost.
 # - What the graph holds still can be what decides: the number of a verb comes through the pattern
@@ -1174,7 +1175,10 @@ plain = torch.stack([ratio[kind] for kind in family if kind != "request"])
 claim("graph.other_value", plain.mean(), control=ratio["request"])
 
 # %% [markdown]
-# In all five, what decides has several times the influence that chance would give it. In four it
+# In all five, what decides has several times the influence that chance would give it. Most of that
+# is no merit of the paths: such features are active in such a prompt, and by activation alone their
+# share is several times that of chance already. Influence adds to that in four kinds, at best about
+# as much again, and takes some away for the request. In four it
 # has more than its other value, for the verb by far. **Not for the request**: features that tell
 # *harmless* requests have more influence than those that tell harmful ones, in prompts that are all
 # declined. So it is as in section 6: these paths go through what requests are about, and the labels
@@ -1456,10 +1460,12 @@ claim("graph.swap_way", swaps["agreement"][:, 2].sum() / swaps["agreement"][:, 4
       control=swaps["agreement"][:, 3].sum() / swaps["agreement"][:, 4].sum())  # fmt: skip
 
 # %% [markdown]
-# Over both kinds together the loss is about what the two graphs say, and the wrong features do not
-# reach it. But look how far it goes. For the number a swap of all features that differ goes about
-# half of the way, and for the fact hardly farther than with the wrong features: there the subject
-# reaches the answer through words, heads and skips, past the features. The graph had said so: a
+# Over both kinds together the loss in the free model is about what the two graphs say, and the
+# wrong features do not reach it. That is partly luck: with patterns held, where graphs should be
+# right, the number's swap does clearly less than they say, and in the free model heads that look
+# elsewhere may make up for it. And look how far it goes: for the number about half of the way, for
+# the fact no farther than wrong features take it. So of a fact it shows nothing. Its two graphs
+# give little of the way to features: the rest is words', heads', skips' and errors'. So a
 # swap that does not turn the answer round need not mean that the features were the wrong ones.
 
 # %% [markdown]
@@ -1539,8 +1545,9 @@ claim("graph.switched_on", on_n / removed_n, control=own_n / removed_n)
 
 # %% [markdown]
 # For every ten features that are removed, several others switch on, and the graph cannot name them.
-# Keeping them off changes the loss a little here, and not always towards the prediction. So what
-# is between the two comes from elsewhere as well: MLPs bend where the graph is straight.
+# For the indirect object keeping them off closes nearly the whole gap to the prediction. In the
+# other graphs it changes the loss a little, and not always towards the prediction: there what is
+# between the two comes from elsewhere as well, as MLPs bend where the graph is straight.
 
 # %% [markdown]
 # ## Appendix: an SAE of the output beside them
@@ -1564,9 +1571,11 @@ assert all(row["transcoder"] > row["SAE"] for row in rows)
 mi.figures.table(rows, title="Share of an MLP's output that is explained, and its cost")
 
 # %% [markdown]
-# It is not. In every layer the transcoder explains more, with its linear skip to help it, and in
-# nats the two are near each other. What the SAE cannot give at any price is section 2: from the
-# features of an output no weight says what in the input made them.
+# In every layer the transcoder explains more, and in nats neither is ahead in all. But that is no
+# fair race: the transcoder has a linear skip, a whole matrix that the SAE lacks, and section 1
+# shows how much such a map explains alone. What it costs to compute, this leaves open. What the SAE
+# cannot give at any price is section 2: from the features of an output no weight says what in the
+# input made them.
 
 # %% [markdown]
 # ## Appendix: features that cross layers

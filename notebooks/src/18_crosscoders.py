@@ -716,7 +716,8 @@ claim("cross.ceiling", made["whole difference"].mean(), control=does["pocket-tun
 #   seeds rows are turned further than by any of our changes, and say nothing of them (appendix B).
 #   Which weights moved does not tell either (appendix C).
 # - Between two checkpoints of one run the turned units fall on the same kinds of text before and
-#   after the mix of texts changed; the loss by kind tells a little of the change (appendix E).
+#   after the mix of texts changed, and so do not tell of it. Nor can one run show that the
+#   loss by kind does (appendix E).
 #
 # One layer, one size, one tuned model, one control: on `pocket`. The figures show one dictionary;
 # the claims' ranges come from three, of different seeds.
@@ -930,7 +931,7 @@ assert real_ratios.min() > 0.3 and (real_ratios < says[:16]).sum() > 8
 # %% [markdown]
 # ## Appendix E: before and after the mix of texts changed
 #
-# `pocket`'s own training changed on its way: late in it documents were drawn from another mix, with
+# `pocket`'s own training changed half-way: from there documents were drawn from another mix, with
 # more of what was slow to be learned. Its state before was not kept. So take [a run of half the
 # length](../data/pocket/half/README.md) by the same recipe, kept at three steps: the first two lie
 # before the change, the last is its end. Nothing new was *taught*; some kinds of text only came
@@ -1023,9 +1024,11 @@ claim("cross.mix_loss", gains[1], control=gains[0])
 
 # %% [markdown]
 # Before the change the four kinds gained less than the others on the mean; after it, about as much.
-# So the change shows in what the models *do*, if faintly: by kind the bars scatter. (The two
-# stretches differ in length and in the learning rate, too; that is why kinds are compared within
-# each.) Now a crosscoder of either stretch: on which kinds do its sixteen most turned units fall?
+# That need not be the mix's doing. The four were given more *because* they are learned late, and
+# what is learned late gains late under any mix; a run whose mix stays as it was would tell, and we
+# have none. Some kinds that came *less* often gained more than any of the four. (The stretches
+# differ in length and in the learning rate, too; so compare kinds within each.) Now a crosscoder of
+# either stretch: on which kinds do its sixteen most turned units fall?
 
 
 # %%
@@ -1066,9 +1069,10 @@ assert falls_on[1][rose].sum() < rose.float().mean()  # less than their share of
 # It does not. In both stretches the most turned units fall on much the same few kinds, lists that
 # are said twice foremost. On the four kinds that came more often less of them falls than if they
 # fell on all kinds alike. While a model is trained its rows turn, whatever it reads; **how far they
-# turn says little about which text did it**. To see what a stretch of training did, look at the
-# loss by kind of text as well. (The [card](../data/pocket/half/README.md) says what each step can
-# do: the right person of a pronoun is chance before the change, and no longer at the end.) This is
+# turn says little about which text did it**. What a stretch of training did shows in the loss by
+# kind of text, but not whether the mix was the reason. (The
+# [card](../data/pocket/half/README.md) says what each step can do: the right
+# person of a pronoun is chance before the change, and no longer at the end.) This is
 # one run and one dictionary's size, and "came more often" is a weaker change than the four of
 # section 2.
 

@@ -929,9 +929,9 @@ for method in cheap:
     rows.append({"method": method, **on_list, "AP, shuffled list": sum(chance) / len(chance)})
 
 # %%
-mi.figures.table(rows, title="Average precision over heads, against a list made by looking")
 of_method = {row["method"]: row for row in rows}
 claim("known.by_looks", of_method["EAP"]["AP"], control=of_method["EAP"]["AP, shuffled list"])
+mi.figures.table(rows, title="Average precision over heads, against a list made by looking")
 
 # %% [markdown]
 # Looking and EAP share neither measure nor prompts, and agree on heads beyond what the layers give:
