@@ -828,7 +828,7 @@ claim("parts.pocket_ablated", out["the name's parts"][1], control=out["as many o
 mi.figures.table([
     {"taken out at the name": name, "facts": right, "divergence": far}
     for name, (right, far) in out.items()
-], title="A fact needs the parts of its country's name", digits=3)  # fmt: skip
+], title="Facts suffer without the parts of their country's name", digits=3)  # fmt: skip
 
 # %%
 ends = named.float().cumsum(1).argmax(1)
