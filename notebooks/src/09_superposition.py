@@ -937,7 +937,7 @@ mi.figures.table(
       "share of two components": float(spread[name][:2].sum() / spread[name].sum()),
       "last to first, in steps": ends[name]}
      for name, some in by_luck.items()],
-    title="Months lie on their ring more than on that of any random order",
+    title="Months lie on their ring more than on those of a hundred random orders",
 )  # fmt: skip
 
 # %%
@@ -952,10 +952,11 @@ figures.scatter(
 # %% [markdown]
 # Follow the names from January on. On pocket they go round, but not neatly: some neighbours change
 # places, and the plane holds a third of the variance; the rest tells each month from all others. So
-# it is a ring within a cloud. Number words come out above all random orders, too, if not by as
-# much: the share says that neighbours are alike, not that the ends meet. The last column does: from
-# December to January it is no further than between neighbours, from twelve to one it is. (In
-# SmolLM2 the number words have the larger share.)
+# it is a ring within a cloud. The days do *not* pass on pocket: at least one random order has a
+# larger share than the week. (Any two directions hold much of seven points.) Number words come out
+# above all random orders, too, if not by as much: the share says that neighbours are alike, not
+# that the ends meet. The last column does: from December to January it is no further than between
+# neighbours, from twelve to one it is. (In SmolLM2 the number words have the larger share.)
 #
 # Does the model *use* the ring? Turn each day by one step along it, at its own token, and leave all
 # else. If the day were kept there, the model would go on one day later. Beside it: the whole
@@ -999,9 +1000,11 @@ claim("geometry.turn", along / whole, control=sum(luck) / len(luck) / whole)
 claim("geometry.ring_alone", says_along, control=says_whole)
 
 # %% [markdown]
-# On pocket a turn does more than a step in random orders, so the ring is read. But it does a part
-# of what the whole difference does, and alone it hardly ever brings the day after the next (in
-# SmolLM2 a little more often). Most of what tells the days apart is no ring.
+# On pocket a turn does more than a step in random orders: the model reads what the turn changes.
+# But the turn is by construction a part of the difference to the next day, and a random order's
+# step is no such part. That the model reads a *circle*, and not just any such part, is not shown.
+# And alone the turn hardly ever brings the day after the next (in SmolLM2 a little more often).
+# On pocket half of the variance of the days is no ring.
 #
 # ### Families
 #
@@ -1073,8 +1076,14 @@ print("within a class:", [round(a, 2) for a in within], "across:", [round(a, 2) 
 claim("geometry.family", sum(within) / 3, control=sum(across) / 3)
 
 # %% [markdown]
-# On pocket a member lies along its class about as far as the others do, which words put together at
-# random do not; and what sets the two subclasses apart is nearly orthogonal to the class of both.
+# On pocket a member lies along its class *on average* about as far as the others do, which words
+# put together at random do not. That mean alone says little: it is near one for any class that has
+# a clear mean of its own. That the members lie about *equally* far, the narrow peak says.
+#
+# What sets the two subclasses apart is nearly orthogonal to the class of both. But of two vectors
+# of one length, sum and difference are always orthogonal (the diagonals of a rhombus). So it says
+# that both subclasses lie about equally far along the class, and no more than that.
+#
 # What is *not* shown: that the model goes by these vectors. And members may have in common
 # no more than that the texts put them in the same places.
 

@@ -973,8 +973,9 @@ mi.figures.table(rows, title="Sentences, from the best explained unit to the wor
 
 # %% [markdown]
 # Read the sentences down the ranks: first come units that stand for one word, and at the end what
-# no two atoms describe. The rows are taken at even steps, not chosen. Now all units beside what
-# they should beat. Look at the last column, then at where the lines cross.
+# this search finds no good sentence for. (It is greedy: two atoms that are good only together, it
+# misses.) The rows are taken at even steps, not chosen. Now all units beside what they should beat.
+# Look at the last column, then at where the lines cross.
 
 # %%
 share = {name: (held >= bar).float().mean() for name, (_, _, held) in explained.items()}
@@ -1002,9 +1003,10 @@ claim("explanation.flattered", flattery[how_often < 30].mean(),
       control=flattery[how_often >= 100].mean())  # fmt: skip
 
 # %% [markdown]
-# On pocket the search explains about one unit in eight, and more of them than of the random
-# directions; of neurons hardly any. That is little, and at a low bar units are *not* ahead: the
-# middle one of the random directions is followed as well as the middle unit. Any direction of the
+# On pocket the search explains about one in nine of the units that fire on ten tokens or more, and
+# more of them than of the random directions; of neurons hardly any. That is little, and at a low
+# bar units are *not* ahead: the middle one of the random directions is followed as well as the
+# middle unit. Any direction of the
 # stream follows which token it is to some degree, so a sentence that follows a unit somewhat is no
 # evidence for the dictionary. (In SmolLM2 the middle unit is ahead too; but its small dictionary
 # was trained on these very texts.) And a unit that no sentence explains may have a meaning that

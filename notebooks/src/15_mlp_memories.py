@@ -1007,9 +1007,9 @@ if n_layers == 6:  # pocket: methods that spare others but insert nothing prove 
 #   and they pay far more for fine-tuning.
 # - Neurons that are credited with a fact change it, and its neighbours with it; ROME spares these
 #   (appendix A).
-# - On `pocket` the late heads could read a subject's attributes from the first layer on, where the
-#   logit lens sees nothing (appendix D), and many facts can be multiplied out of the weights
-#   (appendix E).
+# - On `pocket` the late heads could read much of a subject's attributes from the first layer on,
+#   where the logit lens sees next to nothing (appendix D), and many facts can be multiplied out of
+#   the weights (appendix E).
 #
 # **What we have not shown.** That larger models are alike: `pocket` knows a thousand facts and has
 # six layers. That dozens of neurons are the fewest: a better search may find fewer. And an edit
@@ -1124,11 +1124,15 @@ if n_layers == 6:  # pocket: an edit that inserts nothing spares everybody
 # %% [markdown]
 # On `pocket` half a length is enough for the new answers, in phrasings that the edit did not see,
 # too. Random neurons do nothing then, and hardly anything at four times the strength. So it matters
-# which neurons are moved. But they are not the fact's own. Many neighbours go with it, and at one
-# length nearly all; facts of other relations stay. The neurons that are credited with one fact seem
-# to speak for its whole relation. ROME, which edits at the subject, gives the new answers about as
-# well and leaves nearly all neighbours in peace. That is no proof that the fact is stored where
-# ROME edits. What tracing says about *where* an edit works, and what an edit does to other facts of
+# which neurons are moved. (Not shown: that others which are *active* there do less. A neuron that
+# is silent at this token changes nothing, however far its value is moved, and the credit passes
+# such neurons over.) But they are not the fact's own. About a third of the neighbours go with it,
+# and at one length nearly all; facts of other relations stay. The neurons that are credited with
+# one fact seem to speak for its whole relation. ROME, which edits at the subject, gives the new
+# answers about as well and leaves nearly all neighbours in peace. That is no proof that the fact is
+# stored where ROME edits.
+#
+# What tracing says about *where* an edit works, and what an edit does to other facts of
 # the same subject, is measured in [notebook 13](13_behaviour_directions.ipynb), appendix C. (On
 # SmolLM2 half a length inserts next to nothing, whichever neurons are moved.)
 
@@ -1367,10 +1371,12 @@ lead = [b - a for a, b in zip(own, anothers, strict=True)]
 claim("enriched.first", lead[1] / lead[below], control=lead[0] / lead[below])
 
 # %% [markdown]
-# On `pocket` the attribute is at the subject before anything is asked, for the late heads: the
-# first layer brings most of it, the next ones a little, and in the last layer it fades. The logit
-# lens sees next to none of it. So the attribute is not written in the alphabet of the output; the
-# heads that fetch it translate (section 5 shows that their looking there is what counts). Where it
+# On `pocket` the late heads would read the subject's own attribute rather than another's, before
+# anything is asked. Not cleanly: on average a quarter of the relation's answers still score above
+# it. The first layer brings most of this lead, the next ones a little, and in the last layer it
+# fades. The logit lens sees next to none of it. So the attribute is not written in the alphabet of
+# the output; the heads that fetch it translate (section 5 shows that their looking there is what
+# counts). Where it
 # is *stored* this reading does not say: what comes early may be who is meant, and the heads' own
 # weights may add what is true of them.
 
@@ -1379,8 +1385,9 @@ claim("enriched.first", lead[1] / lead[below], control=lead[0] / lead[below])
 #
 # If the first layer brings so much, no text need be run. Take the embedding of a subject of one
 # token, add what the first MLP makes of it, and multiply by the late heads' $W_{OV}$ and by $W_U$:
-# a score for every token, from weights alone. (What is left out: attention in the first layer, all
-# layers between, and every query. So nothing says *which* relation is asked: we look among its
+# a score for every token, from weights alone. (What is left out: the embedding of the place, where
+# the model has one, attention in the first layer, all layers between, the late MLPs, and every
+# query. So nothing says *which* relation is asked: we look among its
 # answers only.) Two controls: the answer of another subject, and the same without the first MLP.
 # First for a few subjects of one relation. Scores are in standard deviations over its answers; look
 # at the diagonal.
