@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from mi_data.pocket.generator import sample
+from mi_data.pocket.generator import prompt, sample
 from mi_data.pocket.train import Recipe
 
 import mi_helpers as mi
@@ -25,6 +25,17 @@ def test_two_steps_lie_before_the_mix_changes_and_the_last_is_the_end() -> None:
     )
     turn = sum(recipe.phases[:2]) / recipe.batch_rows
     assert early < before < turn < before + 2 and after == recipe.steps
+
+
+def test_the_person_of_a_pronoun_is_chance_before_the_change_and_known_at_the_end() -> None:
+    asked = [prompt("pronouns", seed, split="test") for seed in range(100)]
+    right = []
+    for model in mi.models.load_half()[1:]:
+        logits = [model(model.to_tokens(one.text))[0, -1] for one in asked]
+        words = [[model.to_single_token(w) for w in (one.answer, one.wrong)] for one in asked]
+        ahead = [bool(x[a] > x[b]) for x, (a, b) in zip(logits, words, strict=True)]
+        right.append(sum(ahead) / len(ahead))
+    assert 0.35 < right[0] < 0.65 and right[1] > 0.95
 
 
 def test_the_three_open_and_the_end_predicts_best() -> None:

@@ -291,14 +291,16 @@ def same_recipe(path: Path, recipe: Recipe) -> None:
     told = json.dumps(vars(recipe))
     if path.is_file() and path.read_text(encoding="utf-8") != told:
         raise ValueError(f"{path.parent} was begun with another recipe: delete it to begin anew")
-    path.write_text(told, encoding="utf-8")
+    with write_whole(path) as part:
+        part.write_text(told, encoding="utf-8")
 
 
 def stamp(work: Path) -> tuple[float, float]:
     """Note this process's CPU seconds and peak GiB; the sum, and the peak, of all runs here."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     told = f"{time.process_time()} {peak}"
-    (work / f"spent-{os.getpid()}").write_text(told, encoding="utf-8")
+    with write_whole(work / f"spent-{os.getpid()}") as part:
+        part.write_text(told, encoding="utf-8")
     runs = [path.read_text(encoding="utf-8").split() for path in work.glob("spent-*")]
     return sum(float(seconds) for seconds, _ in runs), max(float(gib) for _, gib in runs)
 
